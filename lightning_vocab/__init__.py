@@ -1,0 +1,1 @@
+"""Grow the vocabulary of a pretrained causal language model and teach the model to use it."""

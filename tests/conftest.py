@@ -1,0 +1,93 @@
+"""Models and tokenizers small enough to be built in memory, and the folder of real ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+ASSETS = Path(
+    os.environ.get(
+        "LIGHTNING_VOCAB_ASSETS", Path(__file__).resolve().parents[1].parent / "shared" / "assets"
+    )
+)
+TEXTS = (
+    "the cat sat on the mat and the dog sat on the log",
+    "a model of language reads the text and learns the tokens of the text",
+    "def add(left, right):\n    return left + right\n",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the assets where they are missing; where CI=true the test runs and fails."""
+    if ASSETS.is_dir() or os.environ.get("CI") == "true":
+        return
+    skip = pytest.mark.skip(reason=f"no assets at {ASSETS} (set LIGHTNING_VOCAB_ASSETS)")
+    for item in items:
+        if "assets" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    return ASSETS
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(7)
+
+
+def make_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the GPT-2 kind, trained on a few lines; `<|end|>` is bos and eos."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|end|>", eos_token="<|end|>"
+    )
+
+
+def make_model(
+    num_rows: int = 300, *, tied: bool = True, dtype: torch.dtype = torch.float32
+) -> LlamaForCausalLM:
+    """A pico Llama: width 32, two layers, random weights that depend on the seed alone."""
+    config = LlamaConfig(
+        vocab_size=num_rows,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=None,
+    )
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(11)
+    model = LlamaForCausalLM(config).to(dtype).eval()
+    torch.set_rng_state(generator_state)
+    return model
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest) -> LlamaForCausalLM:
+    return make_model(tied=request.param)
