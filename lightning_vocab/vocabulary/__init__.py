@@ -1,5 +1,10 @@
 """From text to a grown tokenizer and the folder that carries it."""
 
-from lightning_vocab.vocabulary.expansion import NewToken, TokenKind, VocabularyExpansion
+from lightning_vocab.vocabulary.expansion import (
+    ExpandedTokenizer,
+    NewToken,
+    TokenKind,
+    VocabularyExpansion,
+)
 
-__all__ = ["NewToken", "TokenKind", "VocabularyExpansion"]
+__all__ = ["ExpandedTokenizer", "NewToken", "TokenKind", "VocabularyExpansion"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
 
 TokenKind = Literal["text", "special", "slot"]
 
@@ -57,3 +59,16 @@ class VocabularyExpansion:
     def new_ids(self) -> tuple[int, ...]:
         """Ids of the new rows, ascending: a set of ids, never "everything from some id on"."""
         return tuple(token.id for token in self.tokens)
+
+
+@dataclass(frozen=True)
+class ExpandedTokenizer:
+    """A grown tokenizer together with the manifest that says how it differs from its base.
+
+    Args:
+        tokenizer: The grown tokenizer. Old ids mean in it what they mean in the base.
+        expansion: The manifest.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    expansion: VocabularyExpansion
