@@ -43,7 +43,7 @@ def _seeded() -> None:
 
 
 def make_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the GPT-2 kind, trained on a few lines; `<|end|>` is bos and eos."""
+    """A byte-level BPE tokenizer of the GPT-2 kind; `<|end|>` is its bos and its eos."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,7 +78,8 @@ def make_model(
     )
     generator_state = torch.get_rng_state()
     torch.manual_seed(11)
-    model = LlamaForCausalLM(config).to(dtype).eval()
+    model = LlamaForCausalLM(config)
+    model.to(dtype=dtype).eval()  # type: ignore[call-arg]  # the decorator hides torch's signature
     torch.set_rng_state(generator_state)
     return model
 

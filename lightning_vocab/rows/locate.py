@@ -62,6 +62,24 @@ def find_split(model: nn.Module) -> tuple[SplitEmbedding, SplitHead] | None:
     return embeddings[0], heads[0]
 
 
+def replace_module(root: nn.Module, part: nn.Module, other: nn.Module) -> None:
+    """Put ``other`` in every place of ``root`` where ``part`` is.
+
+    Args:
+        root: The module that holds ``part``, under one name or several.
+        part: The submodule to be replaced, found by identity.
+        other: What takes its place.
+
+    Raises:
+        ValueError: If ``root`` does not hold ``part``.
+    """
+    places = [name for name, held in root.named_modules(remove_duplicate=False) if held is part]
+    if not places:
+        raise ValueError(f"{type(root).__name__} holds no such {type(part).__name__}.")
+    for name in places:
+        root.set_submodule(name, other)
+
+
 def _outermost_models(root: nn.Module) -> list[PreTrainedModel]:
     if is_causal_lm(root):
         assert isinstance(root, PreTrainedModel)

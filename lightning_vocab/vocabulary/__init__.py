@@ -1,10 +1,37 @@
 """From text to a grown tokenizer and the folder that carries it."""
 
+from lightning_vocab.vocabulary.added import AddTokens
+from lightning_vocab.vocabulary.continued_bpe import ContinuedBPE
+from lightning_vocab.vocabulary.describe import describe_expansion
 from lightning_vocab.vocabulary.expansion import (
     ExpandedTokenizer,
     NewToken,
     TokenKind,
     VocabularyExpansion,
 )
+from lightning_vocab.vocabulary.extender import Extender
+from lightning_vocab.vocabulary.fingerprint import fingerprint
+from lightning_vocab.vocabulary.folder import (
+    MANIFEST_NAME,
+    check_base,
+    load_expansion,
+    load_tokenizer,
+    save_expansion,
+)
 
-__all__ = ["ExpandedTokenizer", "NewToken", "TokenKind", "VocabularyExpansion"]
+__all__ = [
+    "MANIFEST_NAME",
+    "AddTokens",
+    "ContinuedBPE",
+    "ExpandedTokenizer",
+    "Extender",
+    "NewToken",
+    "TokenKind",
+    "VocabularyExpansion",
+    "check_base",
+    "describe_expansion",
+    "fingerprint",
+    "load_expansion",
+    "load_tokenizer",
+    "save_expansion",
+]

@@ -1,0 +1,39 @@
+"""Load the model that is grown, or say why it cannot be."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lightning_vocab.rows.locate import is_causal_lm
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
+    """A causal language model from a local folder or the hub.
+
+    Args:
+        base: A Hugging Face folder or a hub id.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the checkpoint's own.
+
+    Raises:
+        ValueError: If the dtype has another name, nothing is found under ``base``, or what is found
+            is not a causal language model with an embedding and a head.
+    """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ValueError(f"Expected a dtype of {[*_DTYPES, 'auto']}, got {dtype!r}.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=_DTYPES.get(dtype, dtype))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{base!r} gives no causal language model: expected 'demo', a folder with config.json "
+            f"and weights, or a hub id that can be reached. {type(error).__name__}: {error}"
+        ) from error
+    if not is_causal_lm(model):
+        raise ValueError(
+            f"{base!r} is a {type(model).__name__}, which has no reachable embedding and head of a "
+            "causal language model; encoders and encoder-decoders cannot be grown here."
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model

@@ -1,0 +1,84 @@
+"""The command line: `lightning-vocab fit|validate|test|predict|export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from jsonargparse import auto_cli
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from rich.console import Console
+from rich.panel import Panel
+from typing_extensions import override
+
+from lightning_vocab.datamodule import VocabDataModule
+from lightning_vocab.module import VocabExpansionModule
+
+
+class VocabCLI(LightningCLI):
+    """A LightningCLI over `VocabExpansionModule` and `VocabDataModule`.
+
+    The base and the expansion folder are given once, to the model, and linked to the data. A
+    checkpoint gives weights and the state of the run, never hyperparameters: what the YAML and the
+    command line say holds.
+    """
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what must be equal."""
+        parser.link_arguments("model.base", "data.base")
+        parser.link_arguments("model.expansion_dir", "data.expansion_dir")
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        # Lightning >= 2.5.5 lets the checkpoint's hyperparameters override YAML and command line
+        # in silence (Lightning-AI/pytorch-lightning#21116). A learning rate given for a resumed run
+        # must hold; a changed vocabulary is refused by the module itself.
+        return
+
+    def after_predict(self) -> None:
+        """Print what the model wrote."""
+        console = Console()
+        for batch in self.trainer.predict_loop.predictions or []:
+            for text in batch:
+                console.print(Panel(text, title="continuation"), markup=False)
+
+
+def export(checkpoint: str, out: str, expansion_dir: str | None = None, overwrite: bool = False) -> None:
+    """Write the model of a checkpoint as a plain Hugging Face folder.
+
+    Args:
+        checkpoint: A checkpoint file that `fit` wrote.
+        out: The new folder.
+        expansion_dir: Where the expansion folder is now, if it has moved since the run.
+        overwrite: Whether an existing folder may be replaced.
+    """
+    moved = {} if expansion_dir is None else {"expansion_dir": expansion_dir}
+    module = VocabExpansionModule.load_from_checkpoint(checkpoint, map_location="cpu", **moved)
+    module.export(out, overwrite=overwrite)
+    Console().print(f"Exported to {out}")
+
+
+def main(args: ArgsType = None) -> None:
+    """Run the command line; `args` as in `sys.argv[1:]`, or that if None."""
+    given = sys.argv[1:] if args is None else args
+    if isinstance(given, Sequence) and given and given[0] == "export":
+        auto_cli(export, args=list(given[1:]), prog="lightning-vocab export")
+        return
+    VocabCLI(
+        VocabExpansionModule,
+        VocabDataModule,
+        args=args,
+        seed_everything_default=7,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={
+            "prog": "lightning-vocab",
+            "version": version("lightning-vocab"),
+            "description": (
+                "Grow the vocabulary of a causal language model and train it. "
+                "`lightning-vocab export CKPT OUT` writes a Hugging Face folder from a checkpoint."
+            ),
+        },
+        auto_configure_optimizers=False,
+    )

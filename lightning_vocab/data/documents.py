@@ -1,0 +1,231 @@
+"""Read the documents of a source, or say which file and line stand in the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pyarrow  # type: ignore[import-untyped]  # it ships no types
+import pyarrow.parquet  # type: ignore[import-untyped]  # it ships no types
+from datasets.exceptions import DatasetGenerationError
+
+from lightning_vocab.data.lines import check_utf8, json_rows
+from lightning_vocab.data.sources import (
+    DEMO,
+    TextSource,
+    find_files,
+    identify,
+    identify_file,
+    suffix_of,
+)
+
+DEMO_TEXTS = ("code", "english")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a source that hold text; iterating gives them as strings, again and again.
+
+    Args:
+        dataset: The documents, in the one column ``text``.
+        num_blank: Documents left out because they are missing or hold nothing but blanks.
+    """
+
+    dataset: datasets.Dataset
+    num_blank: int
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.dataset.iter(batch_size=1000):
+            yield from batch["text"]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def read_documents(source: TextSource, cache_dir: str | None = None) -> Documents:
+    """The documents of ``source``; those that are missing or blank are left out and counted.
+
+    Args:
+        source: A source whose split is settled.
+        cache_dir: Where `datasets` keeps its copy of the text; its own default if None.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a file has an unknown suffix, is not UTF-8 or is not JSON, lacks the text
+            field or holds something else than text in it (the message names file and line), if
+            there is no such split, or if the source has no text at all.
+        OSError: If a file cannot be read or the hub cannot be reached.
+    """
+    dataset = _readers[source.kind](source, cache_dir)
+    if source.max_documents is not None:
+        dataset = dataset.select(range(min(source.max_documents, len(dataset))))
+    kept = [
+        start + offset
+        for start in range(0, len(dataset), 1000)
+        for offset, text in enumerate(dataset[start : start + 1000]["text"])
+        if text and not text.isspace()
+    ]
+    num_blank = len(dataset) - len(kept)
+    if not kept:
+        raise ValueError(
+            f"No text in {source.path!r}, split {source.split!r}: it has {num_blank} documents and "
+            "all are blank. Check the path, the split and the text field."
+        )
+    return Documents(dataset.select(kept) if num_blank else dataset, num_blank)
+
+
+def identify_documents(source: TextSource, cache_dir: str | None = None) -> dict[str, Any]:
+    """Plain values that change when the text of ``source`` changes.
+
+    `identify`, and for a data set of the hub the fingerprint that `datasets` gives it.
+    """
+    identity = identify(source)
+    if source.kind == "hub":
+        identity["fingerprint"] = _read_hub(source, cache_dir)._fingerprint
+    return identity
+
+
+def _read_files(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
+    files = find_files(source.path)
+    if suffix_of(files[0]) == ".txt":
+        dataset = _read_text_files(source, files, cache_dir)
+    elif suffix_of(files[0]) == ".parquet":
+        dataset = _read_parquet_files(source, files, cache_dir)
+    else:
+        # The packaged reader of JSON lines takes texts that look like dates for dates.
+        arguments = {"files": [identify_file(file) for file in files], "field": source.text_field}
+        dataset = _generate(json_rows, arguments, cache_dir)
+    return _cut(source, dataset, ("train",))
+
+
+def _read_text_files(
+    source: TextSource, files: list[Path], cache_dir: str | None
+) -> datasets.Dataset:
+    for file in files:
+        check_utf8(file)
+    return datasets.load_dataset(
+        "text",
+        data_files=[str(file) for file in files],
+        split="train",
+        sample_by=source.sample_by,
+        encoding="utf-8-sig",  # a byte order mark is no text
+        cache_dir=cache_dir,
+    )
+
+
+def _read_parquet_files(
+    source: TextSource, files: list[Path], cache_dir: str | None
+) -> datasets.Dataset:
+    for file in files:
+        try:
+            schema = pyarrow.parquet.read_schema(file)
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(f"{file} is not a Parquet file: {error}") from error
+        _check_field(source, schema.names, file)
+        column = schema.field(source.text_field).type
+        if not (pyarrow.types.is_string(column) or pyarrow.types.is_large_string(column)):
+            raise ValueError(f"Expected text in column {source.text_field!r} of {file}: {column}.")
+    dataset = datasets.load_dataset(
+        "parquet",
+        data_files=[str(file) for file in files],
+        columns=[source.text_field],
+        split="train",
+        cache_dir=cache_dir,
+    )
+    return _as_text(source, dataset)
+
+
+def _read_demo(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
+    name = source.path.removeprefix(DEMO)
+    if name not in DEMO_TEXTS:
+        choice = " or ".join(f"{DEMO}{text}" for text in DEMO_TEXTS)
+        raise ValueError(f"Expected {choice}, got {source.path!r}.")
+    split = _split_name(source, ("train", "validation"))
+    arguments = {"name": name, "split_name": split, "versions": identify(source)["versions"]}
+    return _cut(source, _generate(_demo_rows, arguments, cache_dir), (split,))
+
+
+def _demo_rows(
+    name: str, split_name: Literal["train", "validation"], versions: list[str]
+) -> Iterator[dict[str, str]]:
+    from lightning_vocab.demo import corpus
+
+    read = corpus.english if name == "english" else corpus.code
+    for text in read(split_name):
+        yield {"text": text}
+
+
+def _read_hub(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
+    try:
+        dataset = datasets.load_dataset(
+            source.path, source.name, split=source.split, cache_dir=cache_dir
+        )
+    except OSError as error:
+        raise type(error)(
+            f"{source.path!r} is no file or folder here (looked in {Path.cwd()}), and no data set "
+            f"of that name could be loaded: {error}"
+        ) from error
+    return _as_text(source, dataset)
+
+
+_readers: dict[str, Callable[[TextSource, str | None], datasets.Dataset]] = {
+    "files": _read_files,
+    "demo": _read_demo,
+    "hub": _read_hub,
+}
+
+
+def _generate(
+    rows: Callable[..., Iterator[dict[str, Any]]], arguments: dict[str, Any], cache_dir: str | None
+) -> datasets.Dataset:
+    """What ``rows`` yields, kept by `datasets` under a hash of the function and its arguments."""
+    try:
+        return datasets.Dataset.from_generator(
+            rows,
+            gen_kwargs=arguments,
+            features=datasets.Features({"text": datasets.Value("string")}),
+            cache_dir=cache_dir,
+        )
+    except DatasetGenerationError as error:
+        raise (error.__cause__ or error) from None  # our own message, which names file and line
+
+
+def _as_text(source: TextSource, dataset: datasets.Dataset) -> datasets.Dataset:
+    _check_field(source, dataset.column_names, source.path)
+    dataset = dataset.select_columns([source.text_field])
+    if source.text_field != "text":
+        dataset = dataset.rename_column(source.text_field, "text")
+    return dataset
+
+
+def _check_field(source: TextSource, names: list[str], place: object) -> None:
+    if source.text_field not in names:
+        raise ValueError(
+            f"Expected the column {source.text_field!r} in {place}, which has: "
+            f"{', '.join(map(repr, names))}. Name the column that holds the text with text_field."
+        )
+
+
+def _cut(
+    source: TextSource, dataset: datasets.Dataset, splits: tuple[str, ...]
+) -> datasets.Dataset:
+    """The slice of ``dataset`` that the source's split names, by the rules of `datasets`."""
+    split = _split_name(source, splits)
+    if split == source.split:
+        return dataset
+    parts = datasets.ReadInstruction.from_spec(source.split).to_absolute({split: len(dataset)})
+    return dataset.select([row for part in parts for row in range(part.from_, part.to)])
+
+
+def _split_name(source: TextSource, splits: tuple[str, ...]) -> str:
+    names = {part.split("[")[0].strip() for part in re.split(r"\+", source.split or "")}
+    if len(names) == 1 and names <= set(splits):
+        return names.pop()
+    raise ValueError(
+        f"{source.path!r} has no split {source.split!r}: expected {' or '.join(splits)}, whole or "
+        f"sliced as in '{splits[0]}[:95%]'."
+    )

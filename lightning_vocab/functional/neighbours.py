@@ -1,0 +1,60 @@
+"""Nearest rows by cosine, a block of keys at a time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class NearestRows(NamedTuple):
+    """The nearest key of each query.
+
+    Args:
+        values: Cosine to it, ``(queries,)``.
+        indices: Its index, ``(queries,)``.
+    """
+
+    values: Tensor
+    indices: Tensor
+
+
+@torch.no_grad()
+def nearest_cosine(queries: Tensor, keys: Tensor, block_size: int = 4096) -> NearestRows:
+    """For each query the key with the largest cosine.
+
+    Computed in float32 (float64 for float64 queries). A zero row has no direction: its cosine to
+    everything is 0. Cost: ``queries * keys * dim`` products. Memory: unit copies of the queries and
+    of one block of keys, and ``(block_size, block_size)`` cosines.
+
+    Args:
+        queries: Rows, ``(queries, dim)``.
+        keys: Rows to search, ``(keys, dim)``.
+        block_size: Queries and keys compared at a time.
+
+    Raises:
+        ValueError: If there is no key, the widths differ or the block is empty.
+    """
+    fits = queries.ndim == keys.ndim == 2 and queries.shape[1] == keys.shape[1]
+    if not fits or len(keys) == 0:
+        raise ValueError(
+            "Expected queries (queries, dim) and at least one key (keys, dim) of the same width, "
+            f"got {tuple(queries.shape)} and {tuple(keys.shape)}."
+        )
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1 row, got {block_size}.")
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    units = F.normalize(queries.to(dtype), dim=1)
+    values = torch.full((len(queries),), -torch.inf, dtype=dtype, device=queries.device)
+    indices = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for first in range(0, len(keys), block_size):
+        block = F.normalize(keys[first : first + block_size].to(dtype), dim=1)
+        for start in range(0, len(queries), block_size):
+            part = slice(start, start + block_size)
+            best, place = (units[part] @ block.T).max(dim=1)
+            is_nearer = best > values[part]
+            values[part] = torch.where(is_nearer, best, values[part])
+            indices[part] = torch.where(is_nearer, place + first, indices[part])
+    return NearestRows(values, indices)

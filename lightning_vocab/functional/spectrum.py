@@ -1,0 +1,177 @@
+"""How many directions a set of rows really uses: singular values and what is read off them.
+
+Everything is computed in float64 and never builds a (rows, rows) matrix when there are more rows
+than columns. Rows with a value that is not finite give nan everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_BLOCK = 8192
+
+
+class RowNorms(NamedTuple):
+    """Euclidean norms of some rows, scalars in float64.
+
+    Args:
+        smallest: Smallest norm.
+        median: Median norm (midway between the middle two for an even number).
+        mean: Mean norm.
+        largest: Largest norm.
+    """
+
+    smallest: Tensor
+    median: Tensor
+    mean: Tensor
+    largest: Tensor
+
+
+@torch.no_grad()
+def singular_values(rows: Tensor) -> Tensor:
+    """Singular values in descending order, not centred, ``(min(rows, dim),)`` in float64.
+
+    They are the roots of the eigenvalues of the Gram matrix of the smaller side. An eigenvalue that
+    rounding alone can explain (below ``n * eps`` times the largest) is 0, so that rank one is rank
+    one; singular values below ``sqrt(n * eps)`` times the largest, 4e-7 for ``n = 896``, are lost.
+
+    Cost: ``rows * dim * min(rows, dim)`` products and an eigenvalue problem of size
+    ``n = min(rows, dim)``. Memory: the Gram matrix and a float64 copy of a block of rows.
+
+    Args:
+        rows: A matrix with at least one row and one column, ``(rows, dim)``.
+
+    Raises:
+        ValueError: If it is not such a matrix.
+    """
+    _check_rows(rows)
+    tall = rows if rows.shape[0] >= rows.shape[1] else rows.T
+    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64, device=_device(rows))
+    for block in torch.split(tall, _BLOCK):
+        block = _double(block)
+        gram.addmm_(block.T, block)
+    if not gram.isfinite().all():
+        return torch.full_like(gram[0], torch.nan)
+    energies: Tensor = torch.linalg.eigvalsh(gram)
+    noise = energies.max() * len(energies) * torch.finfo(torch.float64).eps
+    return energies.where(energies > noise, torch.zeros_like(energies)).sqrt().flip(0)
+
+
+def effective_rank(values: Tensor) -> Tensor:
+    """``exp(entropy(p))`` with ``p = s / sum(s)``: from 1 to the number of singular values.
+
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007, eq. 4.
+    Rank one (a single row among them) gives 1, a zero matrix 0.
+
+    Args:
+        values: Singular values, ``(n,)``.
+    """
+    total = values.sum()
+    if total == 0:
+        return torch.zeros_like(total)
+    shares = values / total
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp()
+
+
+def stable_rank(values: Tensor) -> Tensor:
+    """``sum(s ** 2) / s_1 ** 2``: squared Frobenius norm over squared spectral norm.
+
+    Rank one gives 1, a zero matrix 0.
+
+    Args:
+        values: Singular values, ``(n,)``.
+    """
+    largest = values.max()
+    if largest == 0:
+        return torch.zeros_like(largest)
+    return (values / largest).square().sum()
+
+
+def participation_ratio(values: Tensor) -> Tensor:
+    """``sum(s ** 2) ** 2 / sum(s ** 4)``: how many squared singular values carry the energy.
+
+    Rank one gives 1, a zero matrix 0.
+
+    Args:
+        values: Singular values, ``(n,)``.
+    """
+    largest = values.max()
+    if largest == 0:
+        return torch.zeros_like(largest)
+    energies = (values / largest).square()
+    return energies.sum().square() / energies.square().sum()
+
+
+def top1_share(values: Tensor) -> Tensor:
+    """``s_1 / sum(s)``: share of the largest singular value in their sum (not in their squares).
+
+    Rank one gives 1, a zero matrix 0.
+
+    Args:
+        values: Singular values, ``(n,)``.
+    """
+    total = values.sum()
+    return torch.zeros_like(total) if total == 0 else values.max() / total
+
+
+@torch.no_grad()
+def mean_pairwise_cosine(rows: Tensor) -> Tensor:
+    """Mean cosine over all pairs of two different rows, a scalar in float64.
+
+    From the sum ``S`` of the ``m`` unit rows: ``(|S| ** 2 - m) / (m * (m - 1))``, never from the
+    ``(m, m)`` cosines. Zero rows have no direction and are left out; nan where fewer than two rows
+    remain.
+
+    Args:
+        rows: A matrix with at least one row and one column, ``(rows, dim)``.
+
+    Raises:
+        ValueError: If it is not such a matrix.
+    """
+    _check_rows(rows)
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=_device(rows))
+    count = total.new_zeros(())
+    for block in torch.split(rows, _BLOCK):
+        block = _double(block)
+        norms = torch.linalg.vector_norm(block, dim=1, keepdim=True)
+        total += (block / norms.where(norms != 0, torch.ones_like(norms))).sum(0)
+        count += (norms != 0).sum()
+    if count < 2:
+        return total.new_tensor(torch.nan)
+    return (total.square().sum() - count) / (count * (count - 1))
+
+
+@torch.no_grad()
+def row_norms(rows: Tensor) -> RowNorms:
+    """Smallest, median, mean and largest Euclidean norm of the rows.
+
+    Args:
+        rows: A matrix with at least one row and one column, ``(rows, dim)``.
+
+    Raises:
+        ValueError: If it is not such a matrix.
+    """
+    _check_rows(rows)
+    blocks = map(_double, torch.split(rows, _BLOCK))
+    norms = torch.cat([torch.linalg.vector_norm(block, dim=1) for block in blocks])
+    return RowNorms(norms.min(), norms.quantile(0.5), norms.mean(), norms.max())
+
+
+def _check_rows(rows: Tensor) -> None:
+    if rows.ndim != 2 or rows.numel() == 0:
+        raise ValueError(
+            f"Expected at least one row and one column, (rows, dim), got {tuple(rows.shape)}."
+        )
+
+
+def _device(rows: Tensor) -> torch.device:
+    """Where to compute: Apple's GPUs have no float64."""
+    return torch.device("cpu") if rows.device.type == "mps" else rows.device
+
+
+def _double(block: Tensor) -> Tensor:
+    return block.detach().to(_device(block)).to(torch.float64)

@@ -1,0 +1,162 @@
+"""Next-token loss of a causal language model, streamed over chunks where the model allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from lightning.fabric.utilities import rank_zero_warn
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from lightning_vocab.functional.linear_cross_entropy import (
+    RowBlock,
+    linear_cross_entropy,
+    token_nats,
+)
+from lightning_vocab.rows.locate import find_split
+
+IGNORE_INDEX = -100
+"""Label of a position that is not scored."""
+
+_PROBE_ROWS, _PROBE_POSITIONS = 2, 128
+
+
+class NextTokenLoss:
+    """Scores each token by the ones before it, in nats.
+
+    The streamed form never builds the ``(batch, time, rows)`` logits. It applies the head to the
+    last hidden states of the model's backbone, with the logit scale and the soft cap that the
+    config names; a model that does more than that between backbone and loss is scored through its
+    own ``forward``, at the memory of its logits. `check` tells the two apart on a real batch.
+
+    Args:
+        model: A causal language model, split or not.
+        chunk_size: Positions scored at a time.
+    """
+
+    def __init__(self, model: PreTrainedModel, chunk_size: int = 512) -> None:
+        self.model = model
+        self.chunk_size = chunk_size
+        self.is_streamed = model.base_model is not model
+        config = model.config.get_text_config()
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.logit_scale = (
+            (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+            * (getattr(config, "lm_head_multiplier", None) or 1.0)  # Falcon H1
+            / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        )
+
+    def mean_nats(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of the batch over its scored positions, a scalar with a gradient.
+
+        Args:
+            batch: ``input_ids``, ``labels`` (not shifted; `IGNORE_INDEX` is not scored) and, where
+                rows are padded, ``attention_mask``; all ``(batch, time)``.
+        """
+        targets = batch["labels"][:, 1:]
+        if not self.is_streamed:
+            total = self._plain_nats(batch).sum()
+            return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+        return linear_cross_entropy(
+            self._hidden(batch),
+            self._columns(targets),
+            self._blocks(),
+            ignore_index=IGNORE_INDEX,
+            softcap=self.softcap,
+            logit_scale=self.logit_scale,
+            chunk_size=self.chunk_size,
+        )
+
+    @torch.no_grad()
+    def nats(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Loss of each token given the ones before it, ``(batch, time - 1)``; 0 where not scored.
+
+        Args:
+            batch: As in `mean_nats`.
+        """
+        if not self.is_streamed:
+            return self._plain_nats(batch)
+        return token_nats(
+            self._hidden(batch),
+            self._columns(batch["labels"][:, 1:]),
+            self._blocks(),
+            ignore_index=IGNORE_INDEX,
+            softcap=self.softcap,
+            logit_scale=self.logit_scale,
+            chunk_size=self.chunk_size,
+        )
+
+    @torch.no_grad()
+    def check(self, batch: Mapping[str, Tensor]) -> bool:
+        """Compare the streamed loss with the model's own on a corner of one batch.
+
+        Where they differ the model's own loss is used from then on, with a warning.
+
+        Args:
+            batch: As in `mean_nats`.
+
+        Returns:
+            Whether the streamed form is used.
+        """
+        if not self.is_streamed:
+            rank_zero_warn(
+                f"{type(self.model).__name__} has no backbone of its own, so the loss builds all "
+                "logits: expect the memory of (batch, time, rows)."
+            )
+            return False
+        names = ("input_ids", "labels", "attention_mask")
+        corner = {k: batch[k][:_PROBE_ROWS, :_PROBE_POSITIONS] for k in names if k in batch}
+        streamed, own = self.nats(corner), self._plain_nats(corner)
+        half = own.dtype != torch.float64 and self.model.dtype in (torch.float16, torch.bfloat16)
+        tolerance = 5e-2 if half else 1e-3
+        difference = float((streamed - own).abs().mean()) if own.numel() else 0.0
+        if difference > tolerance * max(1.0, float(own.mean())):
+            rank_zero_warn(
+                f"The streamed loss differs from the loss of {type(self.model).__name__} by "
+                f"{difference:.3g} nats a token, so the model does more between its backbone and "
+                "its loss than a scale and a cap. Its own loss is used, which builds all logits."
+            )
+            self.is_streamed = False
+        return self.is_streamed
+
+    def _hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Hidden states that predict the next token, ``(batch, time - 1, dim)``."""
+        output = self.model.base_model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch.get("attention_mask"),
+            use_cache=False,
+        )
+        hidden: Tensor = output.last_hidden_state[:, :-1]
+        return hidden
+
+    def _plain_nats(self, batch: Mapping[str, Tensor]) -> Tensor:
+        output = self.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch.get("attention_mask"),
+            use_cache=False,
+        )
+        logits = output.logits[:, :-1]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return F.cross_entropy(
+            logits.transpose(1, 2),
+            batch["labels"][:, 1:],
+            reduction="none",
+            ignore_index=IGNORE_INDEX,
+        )
+
+    def _blocks(self) -> list[RowBlock]:
+        split = find_split(self.model)
+        if split is not None:
+            return split[1].rows.blocks()
+        head = self.model.get_output_embeddings()
+        return [RowBlock(head.weight, head.bias)]
+
+    def _columns(self, targets: Tensor) -> Tensor:
+        """Where each target stands in the concatenated blocks."""
+        split = find_split(self.model)
+        if split is None or split[1].rows.shows_base:
+            return targets
+        position = split[1].rows.position
+        return torch.where(targets < 0, targets, position[targets.clamp(min=0)])

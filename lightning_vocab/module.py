@@ -1,0 +1,336 @@
+"""A LightningModule that grows the vocabulary of a causal language model and trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
+
+from lightning_vocab.base import load_base_model
+from lightning_vocab.demo import resolve_base
+from lightning_vocab.initializers import Initializer, SubwordMean
+from lightning_vocab.loss import NextTokenLoss
+from lightning_vocab.metrics import BitsPerByte
+from lightning_vocab.parameter_groups import parameter_groups
+from lightning_vocab.rows import expand_model, export_model
+from lightning_vocab.vocabulary import (
+    ExpandedTokenizer,
+    VocabularyExpansion,
+    check_base,
+    load_expansion,
+    load_tokenizer,
+)
+
+MANIFEST_KEY = "vocab_expansion"
+"""Entry of a checkpoint that holds the manifest of its vocabulary."""
+
+
+class VocabExpansionModule(LightningModule):
+    """Any causal language model with a grown vocabulary, ready for a Trainer.
+
+    The model is loaded and expanded in `configure_model`: old and new rows become two Parameters,
+    so the callbacks `FreezeBackbone` and `UnfreezeAt` decide which of them train. All parameter
+    groups (``new_rows``, ``old_rows``, ``backbone_decay``, ``backbone_no_decay``) exist from the
+    start, each with its own learning rate and weight decay.
+
+    Logs ``train/loss_nats`` and, for each validation source, ``val/bits_per_byte/<source>``.
+
+    Args:
+        base: ``demo``, a local Hugging Face folder, or a hub id.
+        expansion_dir: Folder of the grown tokenizer and its manifest. None trains the base as it
+            is, with the vocabulary that it has.
+        initializer: First value of the new rows; `SubwordMean` if None.
+        optimizer: Makes the optimizer from the parameter groups, whose own learning rates and
+            decays go before those given here.
+        lr_scheduler: Makes the schedule from the optimizer, stepped after each optimizer step.
+        lr_new_rows: Learning rate of the new rows.
+        lr_old_rows: Learning rate of the old rows, once they are unfrozen.
+        lr_backbone: Learning rate of everything else, once it is unfrozen.
+        weight_decay_rows: Weight decay of old and new rows; decay pulls rare rows to zero.
+        weight_decay_backbone: Weight decay of the backbone's matrices; its vectors have none.
+        pad_to_multiple_of: Round the number of rows up to a multiple of this.
+        dtype: Dtype of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the
+            checkpoint's own.
+        chunk_size: Positions whose logits are in memory at a time.
+        initializer_seed: Seed of initializers that draw numbers; the same on every rank.
+        max_new_tokens: Length of the text that the predict step generates.
+
+    Raises:
+        ValueError: If a learning rate or a decay is negative, or a size is not positive.
+
+    Example:
+        >>> module = VocabExpansionModule(base="demo", lr_new_rows=1e-3)
+        >>> module.hparams["base"]
+        'demo'
+    """
+
+    def __init__(
+        self,
+        base: str = "demo",
+        expansion_dir: str | None = None,
+        initializer: Initializer | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_new_rows: float = 1e-3,
+        lr_old_rows: float = 1e-4,
+        lr_backbone: float = 1e-5,
+        weight_decay_rows: float = 0.0,
+        weight_decay_backbone: float = 0.1,
+        pad_to_multiple_of: int | None = None,
+        dtype: str = "float32",
+        chunk_size: int = 512,
+        initializer_seed: int = 7,
+        max_new_tokens: int = 64,
+    ) -> None:
+        super().__init__()
+        numbers = (lr_new_rows, lr_old_rows, lr_backbone, weight_decay_rows, weight_decay_backbone)
+        if min(numbers) < 0:
+            raise ValueError(f"Learning rates and weight decays are not negative, got {numbers}.")
+        if min(chunk_size, max_new_tokens, pad_to_multiple_of or 1) < 1:
+            raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
+        # Callables and objects stay out: a checkpoint holds plain values and loads weights_only.
+        self.save_hyperparameters(ignore=["initializer", "optimizer", "lr_scheduler"])
+        self.initializer = SubwordMean() if initializer is None else initializer
+        self.optimizer_callable = optimizer
+        self.lr_scheduler_callable = lr_scheduler
+        self.model: PreTrainedModel | None = None
+        self.expanded: ExpandedTokenizer | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._loss: NextTokenLoss | None = None
+        self._loss_is_checked = False
+        self._bits: dict[str, BitsPerByte] = {}
+
+    # --- the model -------------------------------------------------------------------------------
+
+    @override
+    def configure_model(self) -> None:
+        """Load the base and expand it, once."""
+        if self.model is not None:
+            return
+        base = resolve_base(self.hparams["base"])
+        model = load_base_model(base, self.hparams["dtype"])
+        folder = self.hparams["expansion_dir"]
+        self._tokenizer = load_tokenizer(base)
+        if folder is not None:
+            self.expanded = load_expansion(folder)
+            check_base(self.expanded.expansion, self._tokenizer)
+            self._tokenizer = self.expanded.tokenizer
+            expand_model(
+                model,
+                self.expanded,
+                self.initializer,
+                pad_to_multiple_of=self.hparams["pad_to_multiple_of"],
+                generator=torch.Generator().manual_seed(self.hparams["initializer_seed"]),
+            )
+        self.model = model.train()
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The model, expanded if there is an expansion.
+
+        Raises:
+            RuntimeError: Before `configure_model` has run.
+        """
+        if self.model is None:
+            raise RuntimeError("The model is not built yet: call configure_model() first.")
+        return self.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model, grown if there is an expansion."""
+        if self._tokenizer is None:
+            raise RuntimeError("The tokenizer is not loaded yet: call configure_model() first.")
+        return self._tokenizer
+
+    @property
+    def loss(self) -> NextTokenLoss:
+        """The loss over the model, streamed where the model allows it."""
+        if self._loss is None:
+            self._loss = NextTokenLoss(self.language_model, self.hparams["chunk_size"])
+        return self._loss
+
+    def export(self, path: str, *, overwrite: bool = False) -> None:
+        """Write the model and its tokenizer as a plain Hugging Face folder.
+
+        Args:
+            path: The new folder.
+            overwrite: Whether an existing folder may be replaced.
+        """
+        export_model(
+            self.language_model, self.expanded or self.tokenizer, path, overwrite=overwrite
+        )
+
+    # --- the steps -------------------------------------------------------------------------------
+
+    @override
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean next-token loss of a batch in nats, a scalar."""
+        if not self._loss_is_checked:
+            self.loss.check(batch)
+            self._loss_is_checked = True
+        return self.loss.mean_nats(batch)
+
+    @override
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Mean next-token loss in nats, logged as ``train/loss_nats``."""
+        loss: Tensor = self(batch)
+        self.log("train/loss_nats", loss, prog_bar=True, batch_size=len(batch["input_ids"]))
+        return loss
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of bits and bytes anew."""
+        self._bits = {}
+
+    @override
+    def validation_step(
+        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Add the batch to its source's bits per byte."""
+        self._score(batch, self._source_name("val", dataloader_idx))
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/bits_per_byte/<source>``, summed over all ranks."""
+        self._log_bits("val")
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        """Start the sums of bits and bytes anew."""
+        self._bits = {}
+
+    @override
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add the batch to its source's bits per byte."""
+        self._score(batch, self._source_name("test", dataloader_idx))
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/bits_per_byte/<source>``, summed over all ranks."""
+        self._log_bits("test")
+
+    @override
+    def predict_step(
+        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> list[str]:
+        """Continue each prompt of the batch greedily; the continuations as text."""
+        output = self.language_model.generate(  # type: ignore[operator]  # a mixin, untyped
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=self.hparams["max_new_tokens"],
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+        )
+        continued = output[:, batch["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(continued, skip_special_tokens=True)
+
+    def bits_per_byte(self, batches: Any) -> BitsPerByte:
+        """Score batches of whole documents; for use outside a Trainer's loop.
+
+        Args:
+            batches: Batches as the validation step gets them, with ``num_bytes (batch,)``.
+
+        Returns:
+            The metric; its ``compute`` sums over all ranks.
+        """
+        metric = BitsPerByte().to(self.device)
+        for batch in batches:
+            moved = {key: value.to(self.device) for key, value in batch.items()}
+            metric.update(self.loss.nats(moved), moved["num_bytes"])
+        return metric
+
+    def _score(self, batch: dict[str, Tensor], source: str) -> None:
+        if "num_bytes" not in batch:
+            raise ValueError(
+                "A validation batch needs num_bytes (batch,): the UTF-8 bytes of each row's text, "
+                f"without which there are no bits per byte; got {sorted(batch)}."
+            )
+        if not self._loss_is_checked:
+            self.loss.check(batch)
+            self._loss_is_checked = True
+        if source not in self._bits:
+            self._bits[source] = BitsPerByte().to(self.device)
+        self._bits[source].update(self.loss.nats(batch), batch["num_bytes"])
+
+    def _source_name(self, stage: str, index: int) -> str:
+        datamodule = getattr(self._trainer, "datamodule", None)
+        names = getattr(datamodule, f"{stage}_names", None)
+        return names[index] if names else str(index)
+
+    def _log_bits(self, stage: str) -> None:
+        for source, metric in self._bits.items():
+            self.log(f"{stage}/bits_per_byte/{source}", metric.compute(), prog_bar=True)
+
+    # --- the optimizer and the checkpoint --------------------------------------------------------
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer over all named groups, frozen ones too: nothing is ever added to it."""
+        groups = parameter_groups(
+            self.language_model,
+            learning_rates={
+                "new_rows": self.hparams["lr_new_rows"],
+                "old_rows": self.hparams["lr_old_rows"],
+                "backbone": self.hparams["lr_backbone"],
+            },
+            weight_decay_rows=self.hparams["weight_decay_rows"],
+            weight_decay_backbone=self.hparams["weight_decay_backbone"],
+        )
+        optimizer = self.optimizer_callable(groups)
+        if self.lr_scheduler_callable is None:
+            return optimizer
+        scheduler = self.lr_scheduler_callable(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise TypeError(
+                "lr_scheduler is stepped after each optimizer step, a plateau schedule after each "
+                "validation: override configure_optimizers to use one."
+            )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the manifest of the vocabulary into the checkpoint."""
+        if self.expanded is not None:
+            checkpoint[MANIFEST_KEY] = self.expanded.expansion.to_json()
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another vocabulary.
+
+        Raises:
+            ValueError: If the checkpoint's manifest is not this module's.
+        """
+        manifest = checkpoint.get(MANIFEST_KEY)
+        theirs = None if manifest is None else VocabularyExpansion.from_json(manifest)
+        ours = None if self.expanded is None else self.expanded.expansion
+        if _identity(theirs) != _identity(ours):
+            raise ValueError(
+                f"The checkpoint was written with {_in_words(theirs)}, this run has "
+                f"{_in_words(ours)}: set expansion_dir to the folder that the checkpoint was "
+                "trained with."
+            )
+
+
+def _identity(expansion: VocabularyExpansion | None) -> tuple[object, ...] | None:
+    if expansion is None:
+        return None
+    return expansion.base_fingerprint, expansion.tokenizer_fingerprint, expansion.new_ids
+
+
+def _in_words(expansion: VocabularyExpansion | None) -> str:
+    if expansion is None:
+        return "the base's own vocabulary"
+    return (
+        f"{len(expansion.tokens)} new tokens on {expansion.base_len} "
+        f"(tokenizer {expansion.tokenizer_fingerprint[:12]})"
+    )

@@ -1,0 +1,51 @@
+"""What every way of growing a tokenizer has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
+
+
+class Extender(ABC):
+    """Grows a tokenizer from texts; the base tokenizer itself is never changed.
+
+    Its settings are plain values, so that the manifest can hold them.
+    """
+
+    @abstractmethod
+    def extend(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Iterable[str],
+        *,
+        base_rows: int | None = None,
+    ) -> ExpandedTokenizer:
+        """The grown tokenizer and its manifest.
+
+        Args:
+            tokenizer: The base tokenizer.
+            texts: Documents to learn from, read once and never held together in memory.
+            base_rows: Height of the base model's embedding matrix, ``len(tokenizer)`` if not given.
+        """
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """The settings on which the result depends, as plain JSON values."""
+
+    def description(self) -> dict[str, Any]:
+        """Class name and settings, as the manifest's ``extender`` field holds them."""
+        return {"class": type(self).__name__, "args": self.arguments()}
+
+    def has_built(self, expansion: VocabularyExpansion) -> bool:
+        """Whether an expansion was made by this class with these settings.
+
+        Args:
+            expansion: A manifest, such as one read from an expansion folder.
+        """
+        mine = self.description()
+        return {key: expansion.extender.get(key) for key in mine} == mine

@@ -1,0 +1,196 @@
+"""The expansion folder: a plain tokenizer folder with `vocab_expansion.json` beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
+from lightning_vocab.vocabulary.fingerprint import fingerprint
+
+MANIFEST_NAME = "vocab_expansion.json"
+"""Name of the manifest inside an expansion folder."""
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local folder or a hub id, as `AutoTokenizer` reads it.
+
+    Args:
+        path: A folder that holds a tokenizer, or the id of a repository on the hub.
+
+    Raises:
+        FileNotFoundError: If the path is a file, or looks local and does not exist.
+        ValueError: If no tokenizer can be read from it.
+    """
+    name = str(path)
+    folder = Path(name).expanduser()
+    if folder.is_file() or (not folder.is_dir() and _looks_local(name)):
+        raise FileNotFoundError(
+            f"Expected a folder with a tokenizer, but {name!r} is not a folder."
+        )
+    source = str(folder) if folder.is_dir() else name
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ValueError(
+            f"No tokenizer could be read from {name!r}: expected a folder that AutoTokenizer "
+            f"reads (tokenizer.json or tokenizer.model beside tokenizer_config.json). {error}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(f"{name!r} holds a {type(tokenizer).__name__}, not a tokenizer.")
+    return tokenizer
+
+
+def save_expansion(
+    expanded: ExpandedTokenizer, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write an expansion folder, whole or not at all.
+
+    The folder is written beside its place and renamed into it, so a crash leaves no half folder
+    and readers on other processes never see one.
+
+    Args:
+        expanded: The grown tokenizer with its manifest.
+        path: Where the folder shall stand; its parents are made.
+        overwrite: Whether an expansion folder that stands there is replaced. It is removed only
+            after the new one is complete. A folder that is not an expansion is never replaced.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        FileExistsError: If something stands there and ``overwrite`` is False, or what stands there
+            is not an expansion folder.
+        ValueError: If tokenizer and manifest do not belong together.
+    """
+    target = Path(path).expanduser().absolute()
+    _check_free(target, overwrite=overwrite)
+    _check_fingerprint(expanded, "The tokenizer to be saved")
+    manifest = expanded.expansion.to_json()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.new"
+    try:
+        fresh.mkdir()
+        expanded.tokenizer.save_pretrained(str(fresh))
+        (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+        _move_into_place(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def load_expansion(path: str | os.PathLike[str]) -> ExpandedTokenizer:
+    """The tokenizer and manifest of an expansion folder, checked against each other.
+
+    Args:
+        path: An expansion folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or it has no manifest.
+        ValueError: If the manifest is broken, or belongs to another tokenizer.
+    """
+    manifest = Path(path).expanduser() / MANIFEST_NAME
+    if not manifest.is_file():
+        raise FileNotFoundError(
+            f"{str(path)!r} is not an expansion folder: it has no {MANIFEST_NAME}. Build one with "
+            "an extender and save_expansion, or describe a tokenizer of your own with "
+            "describe_expansion."
+        )
+    try:
+        expansion = VocabularyExpansion.from_json(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{manifest}: {error}") from error
+    expanded = ExpandedTokenizer(load_tokenizer(path), expansion)
+    _check_fingerprint(expanded, f"The tokenizer in {str(path)!r}")
+    return expanded
+
+
+def check_base(expansion: VocabularyExpansion, base_tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that an expansion was built for this base.
+
+    Args:
+        expansion: The manifest.
+        base_tokenizer: The tokenizer of the base model.
+
+    Raises:
+        ValueError: If the expansion was built for another base tokenizer.
+    """
+    found = fingerprint(base_tokenizer)
+    if found != expansion.base_fingerprint:
+        raise ValueError(
+            f"The expansion was built for another base tokenizer: expected fingerprint "
+            f"{expansion.base_fingerprint[:12]}… ({expansion.base_len} tokens), got {found[:12]}… "
+            f"({len(base_tokenizer)} tokens). Use the base it was built for, or build the "
+            "expansion again from this one."
+        )
+
+
+def _check_fingerprint(expanded: ExpandedTokenizer, what: str) -> None:
+    found = fingerprint(expanded.tokenizer)
+    expected = expanded.expansion.tokenizer_fingerprint
+    if found != expected:
+        raise ValueError(
+            f"{what} is not the one its manifest describes: expected fingerprint {expected[:12]}…, "
+            f"got {found[:12]}…. It was changed after the manifest was made (tokens, special "
+            "tokens or chat template): make the change on the base and build the expansion again, "
+            "or write a new manifest with describe_expansion."
+        )
+
+
+def _check_free(target: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if target.is_dir() and not target.is_symlink():
+        if not any(target.iterdir()):
+            return
+        if not (target / MANIFEST_NAME).is_file():
+            raise FileExistsError(
+                f"{target} exists and is not an expansion folder (no {MANIFEST_NAME}): it is never "
+                "replaced. Choose another path."
+            )
+        if overwrite:
+            return
+        raise FileExistsError(
+            f"{target} already holds an expansion: pass overwrite=True to replace it, or choose "
+            "another path."
+        )
+    raise FileExistsError(f"{target} exists and is not a folder: choose another path.")
+
+
+def _move_into_place(fresh: Path, target: Path) -> None:
+    """Rename, with the old folder kept aside until the new one stands."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    aside = fresh.with_suffix(".old")
+    target.rename(aside)
+    try:
+        fresh.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)
+
+
+def _looks_local(name: str) -> bool:
+    """Hub ids are ``name`` or ``owner/name``; everything else can only be a path."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep the library's remarks on loading out of the user's log; errors still rise."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -1,0 +1,101 @@
+"""A run that is stopped and resumed ends as the uninterrupted one does, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from lightning_vocab.callbacks import FreezeBackbone, GradMaskNewRows, UnfreezeAt
+from tests.callbacks.modules import NEW_IDS, Options, PicoModule, SaveAt, fit, is_same
+
+# The batches follow from the batch index, so a loader that starts anew changes nothing here.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You're resuming from a checkpoint that ended before the epoch"
+)
+
+
+def two_steps() -> list[Callback]:
+    return [UnfreezeAt(4), FreezeBackbone(), UnfreezeAt(2, phase="embeddings")]
+
+
+def one_epoch() -> list[Callback]:
+    return [FreezeBackbone(), UnfreezeAt(epoch=1)]
+
+
+def masked() -> list[Callback]:
+    return [FreezeBackbone(), GradMaskNewRows(until_step=3), UnfreezeAt(2)]
+
+
+def stalled() -> list[Callback]:
+    return [UnfreezeAt(monitor="val/score", patience=2), FreezeBackbone()]
+
+
+def resumed_and_whole(
+    folder: Path,
+    callbacks: Callable[[], list[Callback]],
+    stop: int,
+    *,
+    split: bool = True,
+    **options: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = folder / "stopped.ckpt"
+    first, second = (PicoModule(scores=(3.0, 3.0, 3.0, 2.0), split=split) for _ in range(2))
+    whole = fit(folder, first, [*callbacks(), SaveAt(path, stop)], **options)
+    resumed = fit(folder, second, callbacks(), ckpt_path=str(path), **options)
+    before = [seen for seen in whole["trained"] if seen[0] < stop]
+    resumed["trained"] = before + resumed["trained"]
+    return resumed, whole
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "stop"),
+    [
+        *((two_steps, stop) for stop in (1, 3, 5, 7)),  # one phase each; 5 ends an epoch
+        *((one_epoch, stop) for stop in (3, 5, 7)),
+        *((masked, stop) for stop in (1, 2, 4)),
+    ],
+)
+def test_resume_equals_uninterrupted(
+    callbacks: Callable[[], list[Callback]], stop: int, tmp_path: Path
+) -> None:
+    resumed, whole = resumed_and_whole(tmp_path, callbacks, stop)
+    assert is_same(resumed, whole)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_resume_equals_uninterrupted_under_accumulation(stop: int, tmp_path: Path) -> None:
+    options: Options = {"accumulate_grad_batches": 2, "max_steps": 6}
+    resumed, whole = resumed_and_whole(tmp_path, two_steps, stop, **options)
+    assert is_same(resumed, whole)
+
+
+@pytest.mark.parametrize("stop", [7, 12, 17])
+def test_resume_keeps_what_a_stall_has_decided(stop: int, tmp_path: Path) -> None:
+    options: Options = {"max_steps": 18, "limit_val_batches": 1}
+    resumed, whole = resumed_and_whole(tmp_path, stalled, stop, **options)
+    unfrozen = [step for step, groups in whole["trained"] if "backbone_decay" in groups]
+    assert unfrozen == [15, 16, 17]  # the score of epoch 0 stands after epochs 1 and 2
+    assert is_same(resumed, whole)
+
+
+@pytest.mark.parametrize("stop", [2, 7])
+def test_resume_equals_uninterrupted_with_an_ordinary_model(stop: int, tmp_path: Path) -> None:
+    def callbacks() -> list[Callback]:
+        return [FreezeBackbone(), UnfreezeAt(4), GradMaskNewRows(until_step=6, new_ids=NEW_IDS)]
+
+    resumed, whole = resumed_and_whole(tmp_path, callbacks, stop, split=False)
+    assert is_same(resumed, whole)
+
+
+def test_checkpoint_loads_with_weights_only(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    module = PicoModule(scores=(3.0,))
+    fit(tmp_path, module, [*stalled(), SaveAt(path, 2)], max_steps=2, limit_val_batches=1)
+    loaded = torch.load(path, weights_only=True)
+    states = [state for key, state in loaded["callbacks"].items() if key.startswith("UnfreezeAt")]
+    assert states == [{"best": None, "num_stalled": 0, "is_due": False}]
