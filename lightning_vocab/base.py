@@ -19,17 +19,24 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
 
     Raises:
         ValueError: If the dtype has another name, nothing is found under ``base``, or what is found
-            is not a causal language model with an embedding and a head.
+            is not a whole causal language model with an embedding and a head.
     """
     if dtype != "auto" and dtype not in _DTYPES:
         raise ValueError(f"Expected a dtype of {[*_DTYPES, 'auto']}, got {dtype!r}.")
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=_DTYPES.get(dtype, dtype))
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base, dtype=_DTYPES.get(dtype, dtype), output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{base!r} gives no causal language model: expected 'demo', a folder with config.json "
             f"and weights, or a hub id that can be reached. {type(error).__name__}: {error}"
         ) from error
+    if report["missing_keys"]:
+        raise ValueError(
+            f"{base!r} is no whole causal language model: as {type(model).__name__} it lacks the "
+            f"weights {sorted(report['missing_keys'])[:5]}, which would start at random."
+        )
     if not is_causal_lm(model):
         raise ValueError(
             f"{base!r} is a {type(model).__name__}, which has no reachable embedding and head of a "

@@ -19,7 +19,8 @@ from lightning_vocab.initializers import Initializer, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.metrics import BitsPerByte
 from lightning_vocab.parameter_groups import parameter_groups
-from lightning_vocab.rows import expand_model, export_model
+from lightning_vocab.rows.expand import expand_model
+from lightning_vocab.rows.export import export_model
 from lightning_vocab.vocabulary import (
     ExpandedTokenizer,
     VocabularyExpansion,
@@ -93,7 +94,8 @@ class VocabExpansionModule(LightningModule):
         numbers = (lr_new_rows, lr_old_rows, lr_backbone, weight_decay_rows, weight_decay_backbone)
         if min(numbers) < 0:
             raise ValueError(f"Learning rates and weight decays are not negative, got {numbers}.")
-        if min(chunk_size, max_new_tokens, pad_to_multiple_of or 1) < 1:
+        sizes = (chunk_size, max_new_tokens, 1 if pad_to_multiple_of is None else pad_to_multiple_of)
+        if min(sizes) < 1:
             raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
         # Callables and objects stay out: a checkpoint holds plain values and loads weights_only.
         self.save_hyperparameters(ignore=["initializer", "optimizer", "lr_scheduler"])

@@ -20,6 +20,11 @@ TEXTS = (
     "a model of language reads the text and learns the tokens of the text",
     "def add(left, right):\n    return left + right\n",
 )
+NEW_TEXTS = (
+    "zebra quartz jungle zebra quartz",
+    "quartz vivid jungle zebra vivid",
+    "vivid zebra jungle quartz vivid jungle",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,3 +97,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def model(request: pytest.FixtureRequest) -> LlamaForCausalLM:
     return make_model(tied=request.param)
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["tied", "untied"])
+def base_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pico model and its tokenizer as a Hugging Face folder; read-only."""
+    folder = tmp_path_factory.mktemp("base")
+    make_model(tied=request.param).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def expansion_folder(base_folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pico tokenizer grown by 12 merges, as an expansion folder; read-only."""
+    from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer, save_expansion
+
+    expanded = ContinuedBPE(num_new_tokens=12).extend(
+        load_tokenizer(base_folder), NEW_TEXTS * 4, base_rows=300
+    )
+    return str(save_expansion(expanded, tmp_path_factory.mktemp("expansions") / "expansion"))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lightning_vocab.vocabulary.expansion import (
     ExpandedTokenizer,
@@ -15,11 +15,11 @@ from lightning_vocab.vocabulary.expansion import (
     TokenKind,
     VocabularyExpansion,
 )
-from lightning_vocab.vocabulary.fingerprint import fingerprint
+from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 
 
 def make_expanded(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     words: Sequence[str],
     *,
     base_rows: int | None = None,
@@ -71,17 +71,16 @@ def with_slots(tokenizer: PreTrainedTokenizerFast, count: int = 2) -> PreTrained
 
 
 def _renamed(
-    tokenizer: PreTrainedTokenizerFast, slots: Mapping[int, str]
-) -> PreTrainedTokenizerFast:
+    tokenizer: PreTrainedTokenizerBase, slots: Mapping[int, str]
+) -> PreTrainedTokenizerBase:
     if not slots:
         return copy.deepcopy(tokenizer)
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = json.loads(backend(tokenizer).to_str())
     added = {entry["id"]: entry for entry in state["added_tokens"]}
     for id, text in slots.items():
         added[id].update(content=text, special=False)
-    backend = Tokenizer.from_str(json.dumps(state))
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
         pad_token=tokenizer.pad_token,

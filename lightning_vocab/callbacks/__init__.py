@@ -1,6 +1,16 @@
-"""Callbacks for a Trainer: which parameters train, and when."""
+"""Callbacks for a Trainer: which parameters train, when, how the new rows do, and what came out."""
 
+from lightning_vocab.callbacks.export import ExportHuggingFace
 from lightning_vocab.callbacks.freezing import FreezeBackbone, UnfreezeAt
 from lightning_vocab.callbacks.grad_mask import GradMaskNewRows
+from lightning_vocab.callbacks.report import ExpansionReport
+from lightning_vocab.callbacks.spectrum import EmbeddingSpectrumMonitor
 
-__all__ = ["FreezeBackbone", "GradMaskNewRows", "UnfreezeAt"]
+__all__ = [
+    "EmbeddingSpectrumMonitor",
+    "ExpansionReport",
+    "ExportHuggingFace",
+    "FreezeBackbone",
+    "GradMaskNewRows",
+    "UnfreezeAt",
+]

@@ -77,8 +77,10 @@ class UnfreezeAt(PhaseCallback):
 
     Several may stand in one Trainer, in any order; of those that are due, the furthest phase holds.
     A step or an epoch is compared with the Trainer's own counters and nothing is remembered, so a
-    resumed run is in the right phase. A stalled metric is remembered in the checkpoint; all ranks
-    take the value that rank 0 sees. Under gradient accumulation a change waits for the next window.
+    resumed run is in the right phase. A stall is remembered in the checkpoint; all ranks take the
+    value that rank 0 sees. A checkpoint written at a batch right before a validation resumes
+    without that validation, as Lightning has it, so a stall may then be seen one validation later.
+    Under gradient accumulation a change waits for the next window.
 
     Args:
         step: Number of optimizer steps after which to unfreeze.

@@ -17,6 +17,7 @@ from lightning_vocab.callbacks.held_rows import HeldRows
 from lightning_vocab.callbacks.phase import PhaseCallback, PhaseControl
 from lightning_vocab.callbacks.roles import embedding_parameters
 from lightning_vocab.rows.locate import find_split
+from lightning_vocab.vocabulary.folder import load_expansion
 
 
 class GradMaskNewRows(PhaseCallback):
@@ -133,8 +134,6 @@ class GradMaskNewRows(PhaseCallback):
     def _given_ids(self) -> list[int] | None:
         if self.expansion_dir is None:
             return self.new_ids
-        from lightning_vocab.vocabulary import load_expansion
-
         return list(load_expansion(self.expansion_dir).expansion.new_ids)
 
 

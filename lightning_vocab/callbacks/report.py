@@ -83,7 +83,8 @@ class ExpansionReport(Callback):
             return
         module, data = _parts(trainer, pl_module)
         with base_view(module.language_model):
-            for name, loader in data.base_val_dataloaders().items():
+            loaders = zip(data.val_names, data.base_val_dataloaders(), strict=True)
+            for name, loader in loaders:
                 self._before[name] = float(module.bits_per_byte(loader).compute())
         self._first_rank = _new_rows_rank(module)
 

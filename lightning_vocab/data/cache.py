@@ -24,6 +24,14 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
+class KnownTokenizer:
+    """A tokenizer and the fingerprint under which its rows are kept."""
+
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class RowCache:
     """Tokenised rows under one folder, a subfolder for each source, tokenizer and layout.
 
@@ -56,32 +64,35 @@ class RowCache:
         """Plain values that change when the text of ``source`` changes."""
         return identify_documents(source, self.text_folder)
 
-    def prepare(
-        self,
-        source: TextSource,
-        tokenizer: PreTrainedTokenizerBase,
-        fingerprint: str,
-        layout: Layout,
-    ) -> None:
+    def holds(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> bool:
+        """Whether the rows are there.
+
+        Args:
+            source: The source.
+            known: The tokenizer to cut with.
+            layout: How documents become rows.
+        """
+        return self._place(source, known, layout).exists()
+
+    def prepare(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> None:
         """Tokenise ``source``, unless its rows are there.
 
         Args:
             source: The source.
-            tokenizer: The tokenizer to cut with.
-            fingerprint: The tokenizer's fingerprint.
+            known: The tokenizer to cut with.
             layout: How documents become rows.
         """
-        place = self._place(source, fingerprint, layout)
+        place = self._place(source, known, layout)
         if not place.exists():
-            write_whole(place, partial(self._write, source, tokenizer, layout))
+            write_whole(place, partial(self._write, source, known.tokenizer, layout))
 
-    def load(self, source: TextSource, fingerprint: str, layout: Layout) -> datasets.Dataset:
+    def load(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> datasets.Dataset:
         """The rows that `prepare` wrote, mapped into memory.
 
         Raises:
             FileNotFoundError: If they are not there.
         """
-        place = self._place(source, fingerprint, layout)
+        place = self._place(source, known, layout)
         if not place.exists():
             raise FileNotFoundError(
                 f"No tokenised rows of {source.path!r} in {self.folder}: expected {place.name}. "
@@ -90,8 +101,8 @@ class RowCache:
             )
         return datasets.load_from_disk(str(place))
 
-    def _place(self, source: TextSource, fingerprint: str, layout: Layout) -> Path:
-        return self.folder / self.key(self.identify(source), fingerprint, layout.identity())
+    def _place(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> Path:
+        return self.folder / self.key(self.identify(source), known.fingerprint, layout.identity())
 
     def _write(
         self,

@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import pyarrow  # type: ignore[import-untyped]  # it ships no types
-import pyarrow.parquet  # type: ignore[import-untyped]  # it ships no types
-from datasets.exceptions import DatasetGenerationError
 
-from lightning_vocab.data.lines import check_utf8, json_rows
-from lightning_vocab.data.sources import (
-    DEMO,
-    TextSource,
-    find_files,
-    identify,
-    identify_file,
-    suffix_of,
-)
+from lightning_vocab.data.files import generate, read_files, text_column
+from lightning_vocab.data.sources import DEMO, TextSource, identify
 
 DEMO_TEXTS = ("code", "english")
 
@@ -90,53 +80,7 @@ def identify_documents(source: TextSource, cache_dir: str | None = None) -> dict
 
 
 def _read_files(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
-    files = find_files(source.path)
-    if suffix_of(files[0]) == ".txt":
-        dataset = _read_text_files(source, files, cache_dir)
-    elif suffix_of(files[0]) == ".parquet":
-        dataset = _read_parquet_files(source, files, cache_dir)
-    else:
-        # The packaged reader of JSON lines takes texts that look like dates for dates.
-        arguments = {"files": [identify_file(file) for file in files], "field": source.text_field}
-        dataset = _generate(json_rows, arguments, cache_dir)
-    return _cut(source, dataset, ("train",))
-
-
-def _read_text_files(
-    source: TextSource, files: list[Path], cache_dir: str | None
-) -> datasets.Dataset:
-    for file in files:
-        check_utf8(file)
-    return datasets.load_dataset(
-        "text",
-        data_files=[str(file) for file in files],
-        split="train",
-        sample_by=source.sample_by,
-        encoding="utf-8-sig",  # a byte order mark is no text
-        cache_dir=cache_dir,
-    )
-
-
-def _read_parquet_files(
-    source: TextSource, files: list[Path], cache_dir: str | None
-) -> datasets.Dataset:
-    for file in files:
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{file} is not a Parquet file: {error}") from error
-        _check_field(source, schema.names, file)
-        column = schema.field(source.text_field).type
-        if not (pyarrow.types.is_string(column) or pyarrow.types.is_large_string(column)):
-            raise ValueError(f"Expected text in column {source.text_field!r} of {file}: {column}.")
-    dataset = datasets.load_dataset(
-        "parquet",
-        data_files=[str(file) for file in files],
-        columns=[source.text_field],
-        split="train",
-        cache_dir=cache_dir,
-    )
-    return _as_text(source, dataset)
+    return _cut(source, read_files(source, cache_dir), ("train",))
 
 
 def _read_demo(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
@@ -145,12 +89,14 @@ def _read_demo(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
         choice = " or ".join(f"{DEMO}{text}" for text in DEMO_TEXTS)
         raise ValueError(f"Expected {choice}, got {source.path!r}.")
     split = _split_name(source, ("train", "validation"))
-    arguments = {"name": name, "split_name": split, "versions": identify(source)["versions"]}
-    return _cut(source, _generate(_demo_rows, arguments, cache_dir), (split,))
+    # One string: `datasets` takes a list for shards, and calls the generator once for each.
+    versions = " ".join(identify(source)["versions"])
+    arguments = {"name": name, "split_name": split, "versions": versions}
+    return _cut(source, generate(_demo_rows, arguments, cache_dir), (split,))
 
 
 def _demo_rows(
-    name: str, split_name: Literal["train", "validation"], versions: list[str]
+    name: str, split_name: Literal["train", "validation"], versions: str
 ) -> Iterator[dict[str, str]]:
     from lightning_vocab.demo import corpus
 
@@ -169,7 +115,7 @@ def _read_hub(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
             f"{source.path!r} is no file or folder here (looked in {Path.cwd()}), and no data set "
             f"of that name could be loaded: {error}"
         ) from error
-    return _as_text(source, dataset)
+    return text_column(source, dataset)
 
 
 _readers: dict[str, Callable[[TextSource, str | None], datasets.Dataset]] = {
@@ -177,37 +123,6 @@ _readers: dict[str, Callable[[TextSource, str | None], datasets.Dataset]] = {
     "demo": _read_demo,
     "hub": _read_hub,
 }
-
-
-def _generate(
-    rows: Callable[..., Iterator[dict[str, Any]]], arguments: dict[str, Any], cache_dir: str | None
-) -> datasets.Dataset:
-    """What ``rows`` yields, kept by `datasets` under a hash of the function and its arguments."""
-    try:
-        return datasets.Dataset.from_generator(
-            rows,
-            gen_kwargs=arguments,
-            features=datasets.Features({"text": datasets.Value("string")}),
-            cache_dir=cache_dir,
-        )
-    except DatasetGenerationError as error:
-        raise (error.__cause__ or error) from None  # our own message, which names file and line
-
-
-def _as_text(source: TextSource, dataset: datasets.Dataset) -> datasets.Dataset:
-    _check_field(source, dataset.column_names, source.path)
-    dataset = dataset.select_columns([source.text_field])
-    if source.text_field != "text":
-        dataset = dataset.rename_column(source.text_field, "text")
-    return dataset
-
-
-def _check_field(source: TextSource, names: list[str], place: object) -> None:
-    if source.text_field not in names:
-        raise ValueError(
-            f"Expected the column {source.text_field!r} in {place}, which has: "
-            f"{', '.join(map(repr, names))}. Name the column that holds the text with text_field."
-        )
 
 
 def _cut(

@@ -71,29 +71,33 @@ SourceLike: TypeAlias = TextSource | str | Mapping[str, Any]
 """A source, its path alone, or its arguments as plain values."""
 
 
-def as_sources(value: SourceLike | Sequence[SourceLike], role: Role) -> tuple[TextSource, ...]:
-    """One or several sources as `TextSource` objects whose split is settled.
+def as_sources(
+    value: SourceLike | Sequence[SourceLike] | None, role: Role
+) -> tuple[TextSource, ...]:
+    """None, one or several sources as `TextSource` objects whose split is settled.
 
     Args:
         value: A source, a path, a mapping of arguments, or a list of these.
         role: What the text is for; it names the split where the source does not.
 
     Raises:
-        ValueError: If there is no source at all.
+        ValueError: If a list of sources is empty.
     """
+    if value is None:
+        return ()
     values = [value] if isinstance(value, str | TextSource | Mapping) else value
     if not values:
         raise ValueError(f"Expected at least one text source for {role}, got an empty list.")
     return tuple(_settle(each, role) for each in values)
 
 
-def plain(value: SourceLike | Sequence[SourceLike]) -> Any:
-    """The same sources as strings, dicts and lists, which a checkpoint may hold."""
-    if isinstance(value, str):
-        return value
+def plain(value: Any) -> Any:
+    """Sources, and lists and dicts of them, as the plain values that a checkpoint may hold."""
     if isinstance(value, TextSource):
         return asdict(value)
-    return dict(value) if isinstance(value, Mapping) else [plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def identify(source: TextSource) -> dict[str, Any]:

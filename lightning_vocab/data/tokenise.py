@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import datasets
+import numpy
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.documents import Documents
@@ -125,13 +127,14 @@ def tokenise(
         keep_in_memory=scratch is None,
         cache_file_name=None if scratch is None else str(scratch / "rows.arrow"),
         load_from_cache_file=False,  # our cache goes by the tokenizer's fingerprint
-        new_fingerprint="tokenised",  # spares hashing the tokenizer's pickle
+        new_fingerprint=uuid4().hex,  # spares hashing the tokenizer's pickle
         desc="Tokenising",
     )
     if layout.kind != "whole":
         return rows
-    rows = rows.sort("num_tokens", reverse=True, keep_in_memory=True)
-    return rows.remove_columns("num_tokens")
+    chunks = rows.data.column("input_ids").chunks
+    lengths = numpy.concatenate([chunk.value_lengths().to_numpy() for chunk in chunks])
+    return rows.select(numpy.argsort(-lengths, kind="stable"), keep_in_memory=True)
 
 
 def windows(length: int, block_size: int, overlap: int) -> Iterator[tuple[int, int, int]]:
@@ -180,7 +183,7 @@ def _cut_padded(
 def _cut_whole(
     batch: Batch, tokenizer: PreTrainedTokenizerBase, frame: Frame, layout: Layout
 ) -> Batch:
-    rows: Batch = {"input_ids": [], "num_context": [], "num_bytes": [], "num_tokens": []}
+    rows: Batch = {"input_ids": [], "num_context": [], "num_bytes": []}
     texts = batch["text"]
     for text, text_ids in zip(texts, encode_batch(tokenizer, texts), strict=True):
         ids = [frame.start, *text_ids]
@@ -188,7 +191,6 @@ def _cut_whole(
             rows["input_ids"].append(ids[start:stop])
             rows["num_context"].append(num_context)
             rows["num_bytes"].append(len(text.encode()) if start == 0 else 0)
-            rows["num_tokens"].append(stop - start)
     return rows
 
 
@@ -196,10 +198,9 @@ _COLUMNS = {
     "input_ids": datasets.List(datasets.Value("int32")),
     "num_context": datasets.Value("int32"),
     "num_bytes": datasets.Value("int64"),
-    "num_tokens": datasets.Value("int32"),
 }
 _CUTS: dict[str, tuple[Callable[..., Batch], tuple[str, ...]]] = {
     "packed": (_cut_packed, ("input_ids",)),
     "padded": (_cut_padded, ("input_ids", "num_context")),
-    "whole": (_cut_whole, ("input_ids", "num_context", "num_bytes", "num_tokens")),
+    "whole": (_cut_whole, ("input_ids", "num_context", "num_bytes")),
 }

@@ -55,11 +55,13 @@ def _square_root(matrix: Tensor) -> Tensor:
     """A factor F with ``F @ F.T == matrix`` ``(dim, dim)``, also where the matrix is singular.
 
     Fewer rows than dimensions, or a dimension that no row uses, make a covariance singular; then
-    the eigenvalues, of which rounding may leave some below zero, take the place of Cholesky.
+    the eigenvectors take the place of Cholesky. Eigenvalues that are zero but for rounding (the
+    bound is that of `torch.linalg.matrix_rank`) are set to zero.
     """
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
         values, vectors = torch.linalg.eigh(matrix)
-        factor = vectors * values.clamp(min=0).sqrt()
+        bound = values[-1] * len(values) * torch.finfo(values.dtype).eps
+        factor = vectors * values.where(values > bound, 0.0).sqrt()
     return factor

@@ -48,7 +48,7 @@ def export_model(
         FileExistsError: If the path exists and must not be replaced.
         ValueError: If the tokenizer has an id without a row, or the manifest is another's.
     """
-    target = Path(path)
+    target = Path(path).expanduser().absolute()
     _check_target(target, overwrite=overwrite)
     lm = find_causal_lm(model)
     plain = tokenizer.tokenizer if isinstance(tokenizer, ExpandedTokenizer) else tokenizer
@@ -181,5 +181,9 @@ def _move(partial: Path, target: Path) -> None:
         return
     former = target.with_name(f".{target.name}.{uuid4().hex[:8]}.former")
     target.rename(former)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
     shutil.rmtree(former)

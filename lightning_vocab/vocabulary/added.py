@@ -40,8 +40,8 @@ class AddTokens(Extender):
         >>> grown = AddTokens(["<|tool|>", "<|result|>"]).extend(make_tokenizer())
         >>> grown.expansion.new_ids
         (300, 301)
-        >>> grown.tokenizer.tokenize("the<|tool|>cat")[1]
-        '<|tool|>'
+        >>> grown.tokenizer.tokenize("t<|tool|>c")
+        ['t', '<|tool|>', 'c']
     """
 
     def __init__(self, tokens: Sequence[str], special: bool = False) -> None:
@@ -123,7 +123,7 @@ def _check_token(index: int, token: object) -> None:
 
 
 def _check_meaning(base: BackendState, token: str) -> None:
-    """A byte-level vocabulary spells byte 0xE9 ``é``: such an id must not become a protocol token."""
+    """A byte-level vocabulary spells byte 0xE9 ``é``: its id must not become a protocol token."""
     i = base.ids[token]
     decoder = backend(base.tokenizer).decoder
     is_added = any(item["id"] == i for item in base.added_tokens)

@@ -47,8 +47,11 @@ class BackendState:
     @cached_property
     def ids(self) -> dict[str, int]:
         """Every token, added ones included, with its id."""
-        found: dict[str, int] = backend(self.tokenizer).get_vocab(with_added_tokens=True)
-        return found
+        vocab = self.model["vocab"]
+        # A Unigram vocabulary is a list of (token, score) in order of id, all others are mappings.
+        if isinstance(vocab, list):
+            vocab = {token: i for i, (token, _) in enumerate(vocab)}
+        return {**vocab, **{item["content"]: item["id"] for item in self.added_tokens}}
 
     @cached_property
     def num_ids(self) -> int:

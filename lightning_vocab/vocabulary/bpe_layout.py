@@ -1,4 +1,4 @@
-"""What continued training needs to know of a BPE base: its kind, its barriers, the text of its ids."""
+"""What continued training needs to know of a BPE base: its kind, its barriers, its ids' text."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def read_layout(state: BackendState) -> BpeLayout:
         is_barrier[unknown] = True
     byte_of = np.full(state.num_ids, -1, np.int16)
     if kind == "byte-level":
-        is_barrier |= np.array([not _BYTE_OF_CHARACTER.keys() >= set(token) for token in tokens])
+        strange = set("".join(tokens)) - _BYTE_OF_CHARACTER.keys()
+        is_barrier |= np.array([not strange.isdisjoint(token) for token in tokens])
     else:
         ids = [state.ids[_byte_token(byte)] for byte in range(256)]
         is_barrier[ids] = True

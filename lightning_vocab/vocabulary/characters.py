@@ -27,7 +27,7 @@ _CLASSES = {
 
 @lru_cache(maxsize=1)
 def class_table() -> npt.NDArray[np.uint8]:
-    """Class of every code point: `LETTER` (marks too), `DIGIT`, `SPACE` or `OTHER`, ``(0x110000,)``."""
+    """`LETTER` (marks too), `DIGIT`, `SPACE` or `OTHER` for each code point, ``(0x110000,)``."""
     table = np.full(NUM_CODE_POINTS, OTHER, np.uint8)
     for value, pattern in _CLASSES.items():
         table[_matches(pattern)] = value
@@ -36,7 +36,7 @@ def class_table() -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=8)
 def script_table(scripts: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    """`WANTED`, `FOREIGN` or 0 (blanks, marks, digits, punctuation) for each code point, ``(0x110000,)``.
+    """`WANTED`, `FOREIGN` or 0 (blanks, digits, punctuation) for each code point, ``(0x110000,)``.
 
     Args:
         scripts: Names of Unicode scripts, such as ``Thai``; checked by `check_scripts`.

@@ -42,8 +42,8 @@ class ContinuedBPE(Extender):
         max_token_length: Longest new token, in characters.
         scripts: Unicode scripts, such as Thai, whose words are learned from: words with a character
             of these scripts and no letter of another. All words if not given.
-        character_coverage: Share of the characters missing from the base, by occurrence, that become
-            tokens where the base has byte fallback. Rarer ones stay in byte tokens.
+        character_coverage: Share of the characters missing from the base, by occurrence, that
+            become tokens where the base has byte fallback. Rarer ones stay in byte tokens.
         progress: Whether a progress bar is shown; if not given, where stderr is a terminal.
 
     Raises:
@@ -51,9 +51,10 @@ class ContinuedBPE(Extender):
 
     Example:
         >>> from tests.conftest import make_tokenizer
-        >>> grown = ContinuedBPE(num_new_tokens=2).extend(make_tokenizer(), ["of cats and of dogs"] * 2)
+        >>> extender = ContinuedBPE(num_new_tokens=2)
+        >>> grown = extender.extend(make_tokenizer(), ["two cats and two tomcats"])
         >>> [token.surface for token in grown.expansion.tokens]
-        [' c', ' d']
+        ['wo', 'cats']
     """
 
     def __init__(
@@ -108,8 +109,8 @@ class ContinuedBPE(Extender):
 
         Raises:
             TypeError: If a document is not a string.
-            ValueError: If the tokenizer is of another kind, a document holds a lone surrogate, there
-                is no text, or fewer tokens than wanted are possible.
+            ValueError: If the tokenizer is of another kind, a document holds a lone surrogate,
+                there is no text, or fewer tokens than wanted are possible.
         """
         base = read_state(tokenizer)
         rows_of_base(base, base_rows)

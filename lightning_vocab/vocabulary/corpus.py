@@ -37,7 +37,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _checked(batch: Sequence[str], first: int) -> list[str]:
-    """The batch without empty documents; a lone surrogate would stop the Rust side with no index."""
+    """The batch without empty documents; the Rust side would not say where a surrogate stands."""
     for index, text in enumerate(batch, start=first):
         # An ASCII string is known to be one without looking at it.
         if not text.isascii():
@@ -51,5 +51,5 @@ def _check_unicode(text: str, index: int) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"Document {index} holds a lone surrogate ({text[error.start]!r} at character "
-            f"{error.start}), so it is no Unicode text: read the file as UTF-8, or drop the document."
+            f"{error.start}), so it is no Unicode text: read the file as UTF-8, or drop it."
         ) from error

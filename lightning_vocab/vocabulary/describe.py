@@ -149,7 +149,7 @@ def _described(
 
 
 def _surface(tokenizer: Tokenizer, token: str) -> str:
-    """The text of a token inside a text: decoders treat the first token of a text in their own way."""
+    """Text of a token inside a text: decoders treat the first token of a text in their own way."""
     if tokenizer.decoder is None:
         return token
     anchored: str = tokenizer.decoder.decode(["a", token])

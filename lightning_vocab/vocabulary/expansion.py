@@ -1,9 +1,10 @@
-"""The manifest of a grown vocabulary: which ids are new, what they say, and which base they belong to."""
+"""The manifest of a grown vocabulary: which ids are new, what they say, and what base they need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,8 @@ class NewToken:
     Args:
         id: Row of the token in the embedding and in the head.
         token: The token as the tokenizer's vocabulary spells it (``Ġthe``, ``▁the``, ``<|tool|>``).
-        surface: The text that the token stands for. U+FFFD marks a token that ends inside a character.
+        surface: The text that the token stands for. U+FFFD marks a token that ends inside a
+            character.
         kind: ``text`` (reached by merges), ``special`` (a protocol token matched before everything
             else, special or plain) or ``slot`` (an id that had a row but no text of its own).
         pieces: The ids into which the base tokenizer cuts the token.
@@ -64,7 +66,8 @@ class VocabularyExpansion:
     Args:
         base_len: ``len(base_tokenizer)``.
         base_rows: Height of the base model's embedding matrix (at least ``base_len``).
-        num_rows: Rows that the grown model needs at least: room for every id, never below ``base_rows``.
+        num_rows: Rows that the grown model needs at least: room for every id, never below
+            ``base_rows``.
         tokens: The new tokens in ascending order of id.
         base_fingerprint: Fingerprint of the base tokenizer.
         tokenizer_fingerprint: Fingerprint of the grown tokenizer.
@@ -137,7 +140,7 @@ class VocabularyExpansion:
 
     def _check_tokens(self) -> None:
         ids = self.new_ids
-        for left, right in zip(ids, ids[1:], strict=False):
+        for left, right in pairwise(ids):
             if left >= right:
                 raise ValueError(
                     f"Ids of new tokens must be ascending and distinct, got {right} after {left}."

@@ -18,7 +18,7 @@ from lightning_vocab.vocabulary.merge_training import Merge
 
 
 def grow(base: BackendState, characters: Sequence[str], merges: Sequence[Merge]) -> BackendState:
-    """The base with new tokens behind its highest id: first the characters, then the merges' tokens.
+    """The base with new tokens behind its highest id: the characters, then the merges' tokens.
 
     Args:
         base: A BPE tokenizer.

@@ -111,8 +111,8 @@ def _check_old_ids(
             f"New tokens took ids of the base, such as {_some(f'{i}: {new[i]}' for i in clash)}. "
             "Old ids must stay; name reused slots as kind 'slot'."
         )
-    moved = [token for token, i in base.ids.items() if i not in slots and grown.ids.get(token) != i]
-    if moved:
+    is_kept = base.ids.items() <= grown.ids.items()
+    if moved := [] if is_kept else _moved(base, grown, slots):
         raise ValueError(
             f"{len(moved)} old tokens are missing or have another id in the grown tokenizer, such "
             f"as {_some(moved)}: old ids must stay as they are."
@@ -142,6 +142,10 @@ def _check_merges(base: BackendState, grown: BackendState) -> None:
         f"The merges of the base must come first and in their order, but merge {at} is "
         f"{new[at] if at < len(new) else 'missing'} instead of {old[at]}: append merges only."
     )
+
+
+def _moved(base: BackendState, grown: BackendState, slots: Collection[int]) -> list[str]:
+    return [token for token, i in base.ids.items() if i not in slots and grown.ids.get(token) != i]
 
 
 def _ids(state: BackendState) -> set[int]:

@@ -75,7 +75,7 @@ class MergeTraining:
         return [(left, right) for left, right in merges]
 
     def _allowed(self, trained: Sequence[Merge]) -> list[Merge]:
-        """The merges in the base's spelling, without those that may not be and all built on them."""
+        """Merges in the base's spelling, without those that may not be and all built on them."""
         spelled: dict[str, str] = {
             chr(FIRST_PRIVATE + unit): self.spelling[unit] for unit in self.alphabet
         }

@@ -1,4 +1,4 @@
-"""The JSON form of a manifest, with a schema version; a reader that names the field it stumbles on."""
+"""The JSON form of a manifest, with a schema version; its reader names the field that is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA_VERSION = 1
-"""Version of the layout of ``vocab_expansion.json``; raised whenever a field changes its meaning."""
+"""Layout of ``vocab_expansion.json``: a higher number whenever a field changes its meaning."""
 
 _EXPECTED: Mapping[str, type] = {
     "base_len": int,
@@ -34,7 +34,7 @@ def write_manifest(manifest: Any) -> str:
         manifest: An instance of the manifest's dataclass; its ``tokens`` are dataclasses too.
 
     Raises:
-        ValueError: If a value is not plain JSON (NaN and objects included) or holds a lone surrogate.
+        ValueError: If a value is not plain JSON (NaN is not) or holds a lone surrogate.
     """
     fields = {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)}
     tokens = fields.pop("tokens")

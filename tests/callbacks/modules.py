@@ -170,12 +170,19 @@ def _group_of(name: str, parameter: nn.Parameter) -> str:
 class SaveAt(Checkpoint):
     """Saves a checkpoint when the given step has been made; runs after all other callbacks."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.step = path, step
+    def __init__(self, path: Path, step: int, *, after_validation: bool = False) -> None:
+        self.path, self.step, self.after_validation = path, step, after_validation
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step and not self.path.exists():
+        self._save(trainer, is_due=not self.after_validation)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self._save(trainer, is_due=self.after_validation)
+
+    def _save(self, trainer: Trainer, *, is_due: bool) -> None:
+        if is_due and trainer.global_step == self.step and not self.path.exists():
             trainer.save_checkpoint(self.path)
 
 

@@ -9,7 +9,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_vocab.callbacks import FreezeBackbone, GradMaskNewRows, UnfreezeAt
+from lightning_vocab.vocabulary import save_expansion
 from tests.callbacks.modules import NEW_IDS, NUM_ROWS, Options, PicoModule, SaveAt, fit
+from tests.conftest import make_model, make_tokenizer
+from tests.expanded import make_expanded
 
 OLD_IDS = sorted(set(range(NUM_ROWS)) - set(NEW_IDS))
 TIES = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -118,6 +121,17 @@ def test_mask_and_freeze_train_new_rows_alone(tmp_path: Path) -> None:
         "model.lm_head.bias",
     }
     assert all(same_rows(rows, matrices(module), OLD_IDS))
+
+
+def test_ids_come_from_the_expansion_folder(tmp_path: Path) -> None:
+    folder = save_expansion(make_expanded(make_tokenizer(300), ["<a>", "<b>"]), tmp_path / "grown")
+    module = PicoModule(split=False)
+    module.model = make_model(302).train()
+    before = matrices(module)
+    fit(tmp_path, module, [GradMaskNewRows(expansion_dir=str(folder))], max_steps=2)
+    after = matrices(module)
+    assert all(same_rows(before, after, list(range(300))))
+    assert not any(same_rows(before, after, [300]) + same_rows(before, after, [301]))
 
 
 def test_rows_are_free_after_the_fit(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.callbacks.modules import (
 )
 
 pytestmark = pytest.mark.ddp
+RESUMING = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 
 
 def stages() -> list[Callback]:
@@ -73,6 +74,25 @@ def test_all_ranks_follow_the_stall_that_rank_0_sees(tmp_path: Path) -> None:
     assert is_same(first, second)
 
 
+@RESUMING
+@pytest.mark.filterwarnings("ignore:It is recommended to use .*sync_dist")  # they must disagree
+def test_resume_on_two_ranks_keeps_a_stall(tmp_path: Path) -> None:
+    path = tmp_path / "stopped.ckpt"
+    options: Options = {"max_steps": 12, "limit_val_batches": 1}
+
+    def run(folder: Path, *saving: Callback, ckpt_path: str | None = None) -> list[dict[str, Any]]:
+        callbacks = [FreezeBackbone(), UnfreezeAt(monitor="val/score", patience=1), *saving]
+        module = PicoModule(scores=(3.0, 3.0))
+        return fit_two_ranks(folder, module, callbacks, ckpt_path=ckpt_path, **options)
+
+    whole = run(tmp_path, SaveAt(path, 11))
+    resumed = run(tmp_path / "resumed", ckpt_path=str(path))
+    assert "backbone_decay" in resumed[0]["trained"][0][1]
+    assert resumed[0]["trained"] == whole[0]["trained"][11:]
+    for rank in (0, 1):
+        assert is_same(resumed[rank]["weights"], whole[rank]["weights"])
+
+
 def test_ranks_agree_with_masked_rows_of_an_ordinary_model(tmp_path: Path) -> None:
     mask = GradMaskNewRows(until_step=3, new_ids=NEW_IDS)
     callbacks = [mask, FreezeBackbone(), UnfreezeAt(4)]
@@ -80,7 +100,7 @@ def test_ranks_agree_with_masked_rows_of_an_ordinary_model(tmp_path: Path) -> No
     assert is_same(first, second)
 
 
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@RESUMING
 @pytest.mark.parametrize("stop", [1, 3, 7], ids=["frozen", "embeddings", "full"])
 def test_resume_on_two_ranks_equals_uninterrupted(stop: int, tmp_path: Path) -> None:
     path = tmp_path / "stopped.ckpt"

@@ -41,11 +41,17 @@ def resumed_and_whole(
     stop: int,
     *,
     split: bool = True,
+    after_validation: bool = False,
     **options: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / "stopped.ckpt"
     first, second = (PicoModule(scores=(3.0, 3.0, 3.0, 2.0), split=split) for _ in range(2))
-    whole = fit(folder, first, [*callbacks(), SaveAt(path, stop)], **options)
+    whole = fit(
+        folder,
+        first,
+        [*callbacks(), SaveAt(path, stop, after_validation=after_validation)],
+        **options,
+    )
     resumed = fit(folder, second, callbacks(), ckpt_path=str(path), **options)
     before = [seen for seen in whole["trained"] if seen[0] < stop]
     resumed["trained"] = before + resumed["trained"]
@@ -74,9 +80,14 @@ def test_resume_equals_uninterrupted_under_accumulation(stop: int, tmp_path: Pat
     assert is_same(resumed, whole)
 
 
-@pytest.mark.parametrize("stop", [7, 12, 17])
-def test_resume_keeps_what_a_stall_has_decided(stop: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "after_validation"), [(12, False), (15, True), (17, False)], ids=["1", "due", "full"]
+)
+def test_resume_keeps_what_a_stall_has_decided(
+    stop: int, after_validation: bool, tmp_path: Path
+) -> None:
     options: Options = {"max_steps": 18, "limit_val_batches": 1}
+    options["after_validation"] = after_validation
     resumed, whole = resumed_and_whole(tmp_path, stalled, stop, **options)
     unfrozen = [step for step, groups in whole["trained"] if "backbone_decay" in groups]
     assert unfrozen == [15, 16, 17]  # the score of epoch 0 stands after epochs 1 and 2

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +12,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,  # tensorboard ships no types
+)
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
@@ -24,10 +25,10 @@ from lightning_vocab.callbacks.watched_rows import watch
 from lightning_vocab.vocabulary.folder import save_expansion
 from tests.callbacks.modules import (
     BASE_ROWS,
+    BATCHES_PER_EPOCH,
     NEW_IDS,
     NUM_ROWS,
     PicoModule,
-    SaveAt,
     fit,
     fit_two_ranks,
     make_trainer,
@@ -37,11 +38,22 @@ from tests.callbacks.modules import (
 from tests.conftest import make_model
 from tests.expanded import make_expanded
 
-LOGGED = {"log_every_n_steps": 5}  # rarer than the monitor, no rarer than Lightning warns about
-
 
 def monitor_for(*, split: bool, **options: Any) -> EmbeddingSpectrumMonitor:
     return EmbeddingSpectrumMonitor(new_ids=None if split else NEW_IDS, **options)
+
+
+def fit_logged(
+    folder: Path,
+    monitor: EmbeddingSpectrumMonitor,
+    logger: Any,
+    *,
+    tied: bool = True,
+    **options: Any,
+) -> None:
+    """A fit whose own logging is rarer than that of the monitor."""
+    options["log_every_n_steps"] = BATCHES_PER_EPOCH
+    fit(folder, PicoModule(tied=tied), [monitor], logger=logger, **options)
 
 
 def logged_steps(folder: Path) -> list[int]:
@@ -140,21 +152,22 @@ def test_the_sample_stays_the_same_over_a_fit(tmp_path: Path) -> None:
 
 def test_measured_at_the_start_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    fit(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor(2)], max_steps=5, logger=logger, **LOGGED)
+    fit_logged(tmp_path, EmbeddingSpectrumMonitor(2), logger, max_steps=5)
     assert logged_steps(tmp_path) == [0, 2, 4, 5]
 
 
 def test_accumulated_batches_count_as_one_step(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    options = {"max_steps": 4, "accumulate_grad_batches": 2, "logger": logger, **LOGGED}
-    fit(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor(1)], **options)
+    monitor = EmbeddingSpectrumMonitor(1)
+    fit_logged(tmp_path, monitor, logger, max_steps=4, accumulate_grad_batches=2)
     assert logged_steps(tmp_path) == [0, 1, 2, 3, 4]
 
 
-def test_every_logger_gets_the_values(tmp_path: Path) -> None:
+def test_every_logger_gets_the_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_vocab.callbacks.spectrum.can_draw", lambda: False)  # slow
     loggers = [CSVLogger(tmp_path, name="", version=""), TensorBoardLogger(tmp_path / "tb")]
     monitor = EmbeddingSpectrumMonitor(2)
-    fit(tmp_path, PicoModule(), [monitor], max_steps=2, logger=loggers, **LOGGED)
+    fit_logged(tmp_path, monitor, loggers, max_steps=2)
     events = EventAccumulator(loggers[1].log_dir).Reload()
     assert logged_steps(tmp_path) == [0, 2]
     for name, value in monitor.latest.items():
@@ -172,22 +185,12 @@ def test_callback_metrics_hold_the_last_values(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("tied", "names"), [(True, ["input"]), (False, ["input", "output"])])
-def test_tensorboard_gets_a_figure_of_each_matrix(
-    tied: bool, names: Sequence[str], tmp_path: Path
-) -> None:
+def test_tensorboard_gets_a_figure_of_each_matrix(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path)
-    fit(
-        tmp_path,
-        PicoModule(tied=tied),
-        [EmbeddingSpectrumMonitor()],
-        max_steps=1,
-        logger=logger,
-        **LOGGED,
-    )
+    fit_logged(tmp_path, EmbeddingSpectrumMonitor(), logger, tied=False, max_steps=1)
     images = EventAccumulator(logger.log_dir).Reload()
-    assert images.Tags()["images"] == [f"spectrum/{name}" for name in names]
-    assert [image.step for image in images.Images("spectrum/input")] == [0, 1]
+    assert images.Tags()["images"] == ["spectrum/input", "spectrum/output"]
+    assert [image.step for image in images.Images("spectrum/output")] == [0, 1]
 
 
 def test_without_matplotlib_there_are_values_and_no_figure(
@@ -195,7 +198,7 @@ def test_without_matplotlib_there_are_values_and_no_figure(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     logger = TensorBoardLogger(tmp_path)
-    fit(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor()], max_steps=1, logger=logger, **LOGGED)
+    fit_logged(tmp_path, EmbeddingSpectrumMonitor(), logger, max_steps=1)
     tags = EventAccumulator(logger.log_dir).Reload().Tags()
     assert "spectrum/norm_ratio_input" in tags["scalars"]
     assert tags["images"] == []
@@ -223,7 +226,7 @@ def test_random_rows_do_not_warn(tmp_path: Path) -> None:
     ids=["cosine", "rank", "neither"],
 )
 def test_either_threshold_tells_a_collapse(
-    threshold: dict[str, float], is_collapsed: bool, tmp_path: Path
+    threshold: dict[str, Any], is_collapsed: bool, tmp_path: Path
 ) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -232,15 +235,17 @@ def test_either_threshold_tells_a_collapse(
     assert (EmbeddingCollapseWarning in categories) == is_collapsed
 
 
-def test_values_of_the_start_survive_a_crash_and_resume(tmp_path: Path) -> None:
-    path = tmp_path / "two.ckpt"
-    whole = EmbeddingSpectrumMonitor(3)
-    fit(tmp_path, PicoModule(), [whole, SaveAt(path, 2)], max_steps=5)
-    assert torch.load(path, weights_only=True)["global_step"] == 2
+def test_values_of_the_start_survive_a_stop_and_resume(tmp_path: Path) -> None:
+    begun = EmbeddingSpectrumMonitor(3)
+    trainer = make_trainer(tmp_path, [begun], max_epochs=1, max_steps=-1)
+    trainer.fit(PicoModule())
+    path = tmp_path / "epoch.ckpt"
+    trainer.save_checkpoint(path)
+    torch.load(path, weights_only=True)
     resumed = EmbeddingSpectrumMonitor(3)
-    fit(tmp_path, PicoModule(), [resumed], max_steps=5, ckpt_path=str(path))
-    assert resumed.first == whole.first
-    assert resumed.latest.keys() == whole.latest.keys()
+    fit(tmp_path, PicoModule(), [resumed], max_steps=7, ckpt_path=str(path))
+    assert resumed.first == begun.first
+    assert resumed.latest != begun.latest
 
 
 def test_the_folder_names_the_new_rows_and_leaves_out_padded_ones(
@@ -250,7 +255,7 @@ def test_the_folder_names_the_new_rows_and_leaves_out_padded_ones(
     words = [f"<|{number}|>" for number in range(30)]
     expanded = make_expanded(tokenizer, words, base_rows=len(tokenizer) + 400)
     module = PicoModule()
-    module.model = make_model(len(tokenizer) + 400)
+    module.model = make_model(len(tokenizer) + 400).train()
     weight = module.model.get_input_embeddings().weight
     with torch.no_grad():
         weight[: len(tokenizer)] = 1.0  # rank one: the first token's rows are alike
@@ -269,7 +274,7 @@ def test_the_attribute_chooses_among_several_models(tmp_path: Path) -> None:
         @override
         def configure_model(self) -> None:
             super().configure_model()
-            self.teacher = make_model(BASE_ROWS)
+            self.teacher = make_model(BASE_ROWS).train()
 
     with pytest.raises(ValueError, match="Expected one causal language model"):
         fit(tmp_path, Module(), [EmbeddingSpectrumMonitor()], max_steps=1)
@@ -320,5 +325,10 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any]) -> None:
 @pytest.mark.ddp
 def test_two_ranks_log_each_value_once(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    fit_two_ranks(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor(1)], max_steps=2, logger=logger)
+    options: dict[str, Any] = {
+        "max_steps": 2,
+        "logger": logger,
+        "log_every_n_steps": BATCHES_PER_EPOCH,
+    }
+    fit_two_ranks(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor(1)], **options)
     assert logged_steps(tmp_path) == [0, 1, 2]

@@ -40,10 +40,11 @@ def expanded_llama(*, tied: bool = True) -> tuple[LlamaForCausalLM, ExpandedToke
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_export_says_what_the_model_says(kind: Kind, layout: Layout, tmp_path: Path) -> None:
     num_rows, expanded, multiple = make_case(layout)
-    model, ids = make_base(kind, num_rows), ids_of(expanded, TEXT)
+    model: Any = make_base(kind, num_rows)
+    ids = ids_of(expanded, TEXT)
     expand_model(model, expanded, Normal(0.2), pad_to_multiple_of=multiple)
     path = export_model(model, expanded, tmp_path / "plain")
-    plain = AutoModelForCausalLM.from_pretrained(path)
+    plain: Any = AutoModelForCausalLM.from_pretrained(path)
     assert type(plain) is type(model)
     assert torch.allclose(logits_of(plain, ids), logits_of(model, ids), atol=1e-5)
     assert is_tied(plain) == is_tied(model)
@@ -117,17 +118,21 @@ def test_the_live_model_is_not_touched(tied: bool, tmp_path: Path) -> None:
 
 def test_generation_never_picks_an_id_without_a_token(tmp_path: Path) -> None:
     # Ids 300 to 302 are new; 303 to 309 are padded rows of the base, 310 and 311 are padding.
-    model, expanded = make_model(310), make_expanded(make_tokenizer(), WORDS, base_rows=310)
+    model: Any = make_model(310)
+    expanded = make_expanded(make_tokenizer(), WORDS, base_rows=310)
     model.generation_config.suppress_tokens = [5]
     expand_model(model, expanded, SubwordMean(), pad_to_multiple_of=8)
-    with torch.no_grad():  # without suppression the padded row 303 would win every step
-        model.get_input_embeddings().rows.old[303] = 100 * torch.ones(32)
-    plain = AutoModelForCausalLM.from_pretrained(export_model(model, expanded, tmp_path / "plain"))
+    ids = ids_of(expanded, TEXT)
+    with torch.no_grad():  # without suppression the padded row 303 wins
+        model.model.embed_tokens.rows.old[303] = 9 * model.model(ids).last_hidden_state[0, -1]
+    assert int(logits_of(model, ids)[0, -1].argmax()) == 303
+    path = export_model(model, expanded, tmp_path / "plain")
+    plain: Any = AutoModelForCausalLM.from_pretrained(path)
     assert plain.generation_config.suppress_tokens == [5, *range(303, 312)]
     sampled = plain.generate(
-        ids_of(expanded, TEXT), max_new_tokens=20, min_new_tokens=20, do_sample=True, pad_token_id=0
+        ids, max_new_tokens=20, min_new_tokens=20, do_sample=True, pad_token_id=0
     )
-    assert sampled.shape[1] == ids_of(expanded, TEXT).shape[1] + 20
+    assert sampled.shape[1] == ids.shape[1] + 20
     assert not set(sampled[0].tolist()) & {5, *range(303, 312)}
 
 
@@ -163,7 +168,7 @@ def test_a_model_that_was_not_expanded_is_saved_as_it_is(tied: bool, tmp_path: P
 def test_an_export_can_be_expanded_again(tmp_path: Path) -> None:
     model, expanded = expanded_llama()
     plain = AutoModelForCausalLM.from_pretrained(export_model(model, expanded, tmp_path / "plain"))
-    second = make_expanded(expanded.tokenizer, ["dogcat"], base_rows=304)  # type: ignore[arg-type]
+    second = make_expanded(expanded.tokenizer, ["dogcat"], base_rows=304)
     ids = ids_of(expanded, TEXT)
     before = logits_of(plain, ids)
     expand_model(plain, second, SubwordMean())

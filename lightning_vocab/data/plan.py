@@ -1,0 +1,157 @@
+"""Which text a run reads for what, and the rows that come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import datasets
+
+from lightning_vocab.data.cache import KnownTokenizer, RowCache, write_whole
+from lightning_vocab.data.growing import Tokenizers
+from lightning_vocab.data.rows import PackedRows, StoredRows
+from lightning_vocab.data.sources import Role, TextSource
+from lightning_vocab.data.tokenise import Layout, frame_of
+from lightning_vocab.vocabulary.fertility import compare_fertility
+
+NamedSources: TypeAlias = Mapping[str, tuple[TextSource, ...]]
+
+FERTILITY_DOCUMENTS = 10_000
+"""Documents of each source, from its beginning, on which the fertility is measured."""
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """The sources of a run with their layouts, and the cache that holds their rows.
+
+    Args:
+        train: Text to train on.
+        validation: Text to validate on, by name.
+        test: Text to test on, by name.
+        train_layout: How the training text becomes rows.
+        scored_layout: How the text to validate and test on becomes rows.
+        cache: Where the rows are kept.
+    """
+
+    train: tuple[TextSource, ...]
+    validation: NamedSources
+    test: NamedSources
+    train_layout: Layout
+    scored_layout: Layout
+    cache: RowCache
+
+    def check(self, roles: Sequence[Role]) -> None:
+        """Read every source once, so that what is wrong with one is said before any work.
+
+        Args:
+            roles: What text is wanted for.
+        """
+        for role in roles:
+            for source in self._sources(role):
+                self.cache.read(source)
+
+    def prepare(self, roles: Sequence[Role], tokenizers: Tokenizers) -> None:
+        """Tokenise what is not tokenised yet; validation text with the base tokenizer too.
+
+        Args:
+            roles: What text is wanted for.
+            tokenizers: The tokenizers to cut with.
+        """
+        wanted: list[tuple[TextSource, KnownTokenizer, Layout]] = []
+        for role in roles:
+            layout = self.train_layout if role == "train" else self.scored_layout
+            wanted += [(source, tokenizers.grown, layout) for source in self._sources(role)]
+            if role == "validation":
+                wanted += [(source, tokenizers.base, layout) for source in self._sources(role)]
+        missing = [each for each in wanted if not self.cache.holds(*each)]
+        for source, _, _ in missing:
+            self.cache.read(source)
+        for each in missing:
+            self.cache.prepare(*each)
+
+    def training_rows(self, known: KnownTokenizer) -> PackedRows | StoredRows:
+        """The rows to train on, of all sources one after the other.
+
+        Args:
+            known: The tokenizer that they were cut with.
+
+        Raises:
+            FileNotFoundError: If they are not in the cache.
+        """
+        loaded = [self.cache.load(source, known, self.train_layout) for source in self.train]
+        if self.train_layout.kind != "packed":
+            return StoredRows(datasets.concatenate_datasets(loaded))
+        frame = frame_of(known.tokenizer)
+        first_id = None if frame.starts_documents else frame.start
+        return PackedRows(loaded, self.train_layout.block_size, first_id)
+
+    def scored_rows(
+        self, role: Literal["validation", "test"], known: KnownTokenizer, num_replicas: int
+    ) -> list[StoredRows]:
+        """The rows to validate or test on, in the order of their names.
+
+        Args:
+            role: Validation or test.
+            known: The tokenizer that they were cut with.
+            num_replicas: Number of ranks, to which empty rows fill up.
+
+        Raises:
+            FileNotFoundError: If they are not in the cache.
+        """
+        named = self.validation if role == "validation" else self.test
+        filler_id = frame_of(known.tokenizer).start
+        rows = []
+        for sources in named.values():
+            loaded = [self.cache.load(source, known, self.scored_layout) for source in sources]
+            rows.append(StoredRows(datasets.concatenate_datasets(loaded), num_replicas, filler_id))
+        return rows
+
+    def fertility(self, tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
+        """Fertility of the training text (``train``) and of each validation text, before and after.
+
+        Measured once on the first `FERTILITY_DOCUMENTS` documents of each source and kept as JSON
+        in the cache's folder.
+
+        Args:
+            tokenizers: The tokenizers to compare.
+        """
+        named = {**({"train": self.train} if self.train else {}), **self.validation}
+        key = self.cache.key(
+            [[name, *map(self.cache.identify, sources)] for name, sources in named.items()],
+            [tokenizers.base.fingerprint, tokenizers.grown.fingerprint],
+            [self.train_layout.block_size, FERTILITY_DOCUMENTS],
+        )
+        place = self.cache.folder / f"fertility-{key}.json"
+
+        def write(path: Path) -> None:
+            report = {name: self._compare(each, tokenizers) for name, each in named.items()}
+            path.write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+        if not place.exists():
+            write_whole(place, write)
+        report: dict[str, dict[str, Any]] = json.loads(place.read_text(encoding="utf-8"))
+        return report
+
+    def _sources(self, role: Role) -> Iterator[TextSource]:
+        if role == "train":
+            return iter(self.train)
+        named = self.validation if role == "validation" else self.test
+        return chain.from_iterable(named.values())
+
+    def _compare(self, sources: tuple[TextSource, ...], tokenizers: Tokenizers) -> dict[str, Any]:
+        expanded = tokenizers.expanded
+        comparison = compare_fertility(
+            tokenizers.base.tokenizer,
+            tokenizers.grown.tokenizer,
+            self._first_documents(sources),
+            () if expanded is None else expanded.expansion.new_ids,
+        )
+        return comparison.to_dict(self.train_layout.block_size)
+
+    def _first_documents(self, sources: tuple[TextSource, ...]) -> Iterator[str]:
+        for source in sources:
+            yield from islice(self.cache.read(source), FERTILITY_DOCUMENTS)

@@ -1,0 +1,295 @@
+"""A LightningDataModule that grows the vocabulary once and feeds text that is cut with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import datasets
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
+
+from lightning_vocab.data.cache import KnownTokenizer, RowCache
+from lightning_vocab.data.growing import Tokenizers, grow, load_tokenizers
+from lightning_vocab.data.loader import ResumableLoader, evaluation_loader, training_loader
+from lightning_vocab.data.plan import NamedSources, TextPlan
+from lightning_vocab.data.prompts import CollatePrompts, tokenise_prompts
+from lightning_vocab.data.rows import Collate
+from lightning_vocab.data.sources import Role, TextSource, as_sources, plain
+from lightning_vocab.data.tokenise import Layout, frame_of
+from lightning_vocab.demo import resolve_base
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
+from lightning_vocab.vocabulary.extender import Extender
+
+Sources: TypeAlias = TextSource | str | list[TextSource | str]
+
+_ROLES: dict[str | None, tuple[Role, ...]] = {
+    None: ("train", "validation", "test"),
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": (),
+}
+_OBJECTS = {"self", "__class__", "extender", "overwrite_expansion"}
+
+
+class VocabDataModule(LightningDataModule):
+    """Text for a model with a grown vocabulary: builds the expansion folder, tokenises, loads.
+
+    `prepare_data` runs once on each node: it builds the expansion folder if there is an extender
+    and the folder does not exist, and tokenises every source into ``cache_dir``; unchanged sources
+    are not tokenised again. Training resumes in the middle of an epoch with the batches that were
+    left. Validation scores every byte of every document exactly once, on any number of ranks.
+
+    Batches hold ``input_ids``, ``attention_mask`` and ``labels`` ``(batch, time)``, not shifted
+    and -100 where a token is no target; batches to validate and test on also ``num_bytes``
+    ``(batch,)``.
+
+    Args:
+        base: ``demo``, a local Hugging Face folder, or a hub id: the base model's tokenizer.
+        expansion_dir: The expansion folder. Without an extender it must exist. None trains with
+            the base's own vocabulary.
+        extender: Grows the tokenizer when the expansion folder does not exist; a folder that exists
+            must have been made by the same extender from the same base.
+        train: Text to train on: a source, its path, or a list of them.
+        val: Text to validate on, by name; the names appear in the keys of the log.
+        test: Text to test on, by name.
+        predict: Prompts to continue, or a source whose documents are prompts.
+        extend_on: Text to grow the vocabulary on; the training text if None.
+        block_size: Tokens of a row, at most the model's context.
+        batch_size: Rows of a training batch on each device.
+        val_batch_size: Rows of a validation, test or prediction batch on each device;
+            ``batch_size`` if None.
+        val_overlap: Tokens of context that each later window of a long validated document repeats;
+            a quarter of ``block_size`` if None.
+        layout: ``packed`` joins documents into full rows; ``padded`` starts each in a row of its
+            own.
+        num_proc: Processes that tokenise.
+        num_workers: Processes that load batches, on each device.
+        cache_dir: Folder of the tokenised text; ``lightning_vocab`` in the cache of `datasets` if
+            None.
+        seed: Seed of the order of the training rows.
+        overwrite_expansion: Whether to replace an expansion folder that another extender or base
+            made.
+
+    Raises:
+        ValueError: If a size is too small, there is an extender but no expansion folder, or a
+            name of a validation text is ``train`` or no plain word.
+
+    Example:
+        >>> data = VocabDataModule("demo", train="demo:code", val={"english": "demo:english"})
+        >>> data.val_names, data.hparams["block_size"]
+        (['english'], 256)
+    """
+
+    def __init__(
+        self,
+        base: str = "demo",
+        expansion_dir: str | None = None,
+        extender: Extender | None = None,
+        train: Sources | None = None,
+        val: dict[str, Sources] | None = None,
+        test: dict[str, Sources] | None = None,
+        predict: list[str] | TextSource | None = None,
+        extend_on: Sources | None = None,
+        block_size: int = 256,
+        batch_size: int = 8,
+        val_batch_size: int | None = None,
+        val_overlap: int | None = None,
+        layout: Literal["packed", "padded"] = "packed",
+        num_proc: int = 1,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        seed: int = 7,
+        overwrite_expansion: bool = False,
+    ) -> None:
+        arguments = {name: plain(value) for name, value in locals().items() if name not in _OBJECTS}
+        super().__init__()
+        if min(batch_size, val_batch_size or 1, num_proc) < 1 or num_workers < 0:
+            raise ValueError(
+                "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of "
+                f"at least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
+            )
+        # Plain values alone, so that checkpoints load with weights_only. The extender is left out:
+        # what it built stands in the expansion folder.
+        self.save_hyperparameters(arguments, logger=False)
+        self.extender = extender
+        self.overwrite_expansion = overwrite_expansion
+        self.extend_on = as_sources(train if extend_on is None else extend_on, "train")
+        if extender is not None and (expansion_dir is None or not self.extend_on):
+            raise ValueError(
+                "An extender needs a folder for what it builds and text to learn from: give "
+                "expansion_dir, and train or extend_on."
+            )
+        root = Path(datasets.config.HF_DATASETS_CACHE) / "lightning_vocab"
+        overlap = max(1, block_size // 4) if val_overlap is None else val_overlap
+        self.plan = TextPlan(
+            train=as_sources(train, "train"),
+            validation=_named(val, "validation"),
+            test=_named(test, "test"),
+            train_layout=Layout(layout, block_size),
+            scored_layout=Layout("whole", block_size, overlap),
+            cache=RowCache(Path(cache_dir).expanduser() if cache_dir else root, num_proc),
+        )
+        self._tokenizers: Tokenizers | None = None
+
+    # --- hooks -----------------------------------------------------------------------------------
+
+    @override
+    def prepare_data(self) -> None:
+        """Build the expansion folder, tokenise what is not tokenised yet, measure the fertility."""
+        base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
+        roles = _ROLES[None if self.trainer is None else self.trainer.state.fn]
+
+        def texts() -> Iterable[str]:
+            self.plan.check(roles)  # a broken file is found before the work begins
+            return chain.from_iterable(map(self.plan.cache.read, self.extend_on))
+
+        if self.extender is not None:
+            grow(self.extender, base, folder, texts, overwrite=self.overwrite_expansion)
+        tokenizers = load_tokenizers(base, folder)
+        self.plan.prepare(roles, tokenizers)
+        if "train" in roles:
+            self.plan.fertility(tokenizers)
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        """Load the tokenizers on this rank; nothing is built or tokenised here."""
+        base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
+        self._tokenizers = load_tokenizers(base, folder)
+
+    @override
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled training rows of this rank; resumes in the middle of an epoch.
+
+        Raises:
+            MisconfigurationException: If there is no text to train on.
+        """
+        if not self.plan.train:
+            raise MisconfigurationException("There is no text to train on: give train.")
+        known = self._loaded.grown
+        return training_loader(
+            self.plan.training_rows(known),
+            Collate(frame_of(known.tokenizer).pad),
+            batch_size=self.hparams["batch_size"],
+            num_workers=self.hparams["num_workers"],
+            seed=self.hparams["seed"],
+            **self._ranks,
+        )
+
+    @override
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Whole documents to validate on, a loader for each of `val_names`."""
+        return self._scored_loaders("validation", self._loaded.grown)
+
+    @override
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Whole documents to test on, a loader for each of `test_names`."""
+        return self._scored_loaders("test", self._loaded.grown)
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Prompts, padded on the left.
+
+        Raises:
+            MisconfigurationException: If there is no prompt.
+        """
+        prompts = self.hparams["predict"]
+        if not prompts:
+            raise MisconfigurationException("There is no prompt to continue: give predict.")
+        if not isinstance(prompts, list):
+            prompts = list(self.plan.cache.read(*as_sources(prompts, "test")))
+        tokenizer = self._loaded.grown.tokenizer
+        return DataLoader(
+            tokenise_prompts(tokenizer, prompts),  # type: ignore[arg-type]  # a list will do
+            batch_size=self._scored_batch_size,
+            collate_fn=CollatePrompts(frame_of(tokenizer).pad),
+        )
+
+    # --- what the run asks for -------------------------------------------------------------------
+
+    def base_val_dataloaders(self) -> list[DataLoader[Any]]:
+        """The text of `val_dataloader` cut by the base tokenizer, to score the base on."""
+        return self._scored_loaders("validation", self._loaded.base)
+
+    def fertility(self) -> dict[str, dict[str, Any]]:
+        """Fertility of ``train`` and of each of `val_names`, before and after growth.
+
+        As `FertilityComparison.to_dict` gives it, measured on the first 10,000 documents of each
+        source. It is kept as JSON in the cache folder.
+        """
+        return self.plan.fertility(self._loaded)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that text is cut with: grown if there is an expansion."""
+        return self._loaded.grown.tokenizer
+
+    @property
+    def base_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the base."""
+        return self._loaded.base.tokenizer
+
+    @property
+    def expanded(self) -> ExpandedTokenizer | None:
+        """The grown tokenizer with its manifest, or None without an expansion."""
+        return self._loaded.expanded
+
+    @property
+    def val_names(self) -> list[str]:
+        """Names of the texts to validate on, in the order of their loaders."""
+        return list(self.plan.validation)
+
+    @property
+    def test_names(self) -> list[str]:
+        """Names of the texts to test on, in the order of their loaders."""
+        return list(self.plan.test)
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _loaded(self) -> Tokenizers:
+        if self._tokenizers is None:
+            raise RuntimeError("No tokenizer is loaded yet: call prepare_data() and setup() first.")
+        return self._tokenizers
+
+    @property
+    def _ranks(self) -> dict[str, Any]:
+        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        return {"num_replicas": 1, "rank": 0} if ranks is None else ranks
+
+    @property
+    def _scored_batch_size(self) -> int:
+        size: int | None = self.hparams["val_batch_size"]
+        return self.hparams["batch_size"] if size is None else size
+
+    def _scored_loaders(
+        self, role: Literal["validation", "test"], known: KnownTokenizer
+    ) -> list[DataLoader[Any]]:
+        ranks = self._ranks
+        return [
+            evaluation_loader(
+                rows,
+                Collate(frame_of(known.tokenizer).pad),
+                batch_size=self._scored_batch_size,
+                num_workers=self.hparams["num_workers"],
+                **ranks,
+            )
+            for rows in self.plan.scored_rows(role, known, ranks["num_replicas"])
+        ]
+
+
+def _named(sources: dict[str, Sources] | None, role: Role) -> NamedSources:
+    for name in sources or {}:
+        if name == "train" or re.fullmatch(r"[\w.-]+", name) is None:
+            raise ValueError(
+                f"Expected names of letters, digits, '_', '-' and '.', other than 'train', for the "
+                f"text for {role}; got {name!r}."
+            )
+    return {name: as_sources(each, role) for name, each in (sources or {}).items()}
