@@ -45,7 +45,9 @@ class VocabCLI(LightningCLI):
                 console.print(Panel(text, title="continuation"), markup=False)
 
 
-def export(checkpoint: str, out: str, expansion_dir: str | None = None, overwrite: bool = False) -> None:
+def export(
+    checkpoint: str, out: str, expansion_dir: str | None = None, overwrite: bool = False
+) -> None:
     """Write the model of a checkpoint as a plain Hugging Face folder.
 
     Args:

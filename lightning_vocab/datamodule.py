@@ -111,7 +111,8 @@ class VocabDataModule(LightningDataModule):
     ) -> None:
         arguments = {name: plain(value) for name, value in locals().items() if name not in _OBJECTS}
         super().__init__()
-        if min(batch_size, val_batch_size or 1, num_proc) < 1 or num_workers < 0:
+        scored_batch_size = batch_size if val_batch_size is None else val_batch_size
+        if min(batch_size, scored_batch_size, num_proc) < 1 or num_workers < 0:
             raise ValueError(
                 "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of "
                 f"at least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
@@ -137,6 +138,7 @@ class VocabDataModule(LightningDataModule):
             scored_layout=Layout("whole", block_size, overlap),
             cache=RowCache(Path(cache_dir).expanduser() if cache_dir else root, num_proc),
         )
+        self._scored_batch_size = scored_batch_size
         self._tokenizers: Tokenizers | None = None
 
     # --- hooks -----------------------------------------------------------------------------------
@@ -180,6 +182,7 @@ class VocabDataModule(LightningDataModule):
             batch_size=self.hparams["batch_size"],
             num_workers=self.hparams["num_workers"],
             seed=self.hparams["seed"],
+            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
             **self._ranks,
         )
 
@@ -263,11 +266,6 @@ class VocabDataModule(LightningDataModule):
     def _ranks(self) -> dict[str, Any]:
         ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return {"num_replicas": 1, "rank": 0} if ranks is None else ranks
-
-    @property
-    def _scored_batch_size(self) -> int:
-        size: int | None = self.hparams["val_batch_size"]
-        return self.hparams["batch_size"] if size is None else size
 
     def _scored_loaders(
         self, role: Literal["validation", "test"], known: KnownTokenizer

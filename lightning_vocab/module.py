@@ -94,7 +94,11 @@ class VocabExpansionModule(LightningModule):
         numbers = (lr_new_rows, lr_old_rows, lr_backbone, weight_decay_rows, weight_decay_backbone)
         if min(numbers) < 0:
             raise ValueError(f"Learning rates and weight decays are not negative, got {numbers}.")
-        sizes = (chunk_size, max_new_tokens, 1 if pad_to_multiple_of is None else pad_to_multiple_of)
+        sizes = (
+            chunk_size,
+            max_new_tokens,
+            1 if pad_to_multiple_of is None else pad_to_multiple_of,
+        )
         if min(sizes) < 1:
             raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
         # Callables and objects stay out: a checkpoint holds plain values and loads weights_only.

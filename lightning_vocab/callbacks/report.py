@@ -15,7 +15,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from lightning_vocab.datamodule import VocabDataModule
-from lightning_vocab.functional import effective_rank
+from lightning_vocab.functional import effective_rank, singular_values
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import base_view, find_split
 
@@ -182,7 +182,7 @@ def _new_rows_rank(module: VocabExpansionModule) -> dict[str, float]:
     matrices = {"input": split[0].rows.new, "output": split[1].rows.new}
     if split[0].rows is split[1].rows:
         matrices = {"tied": split[0].rows.new}
-    return {name: float(effective_rank(rows)) for name, rows in matrices.items()}
+    return {name: float(effective_rank(singular_values(rows))) for name, rows in matrices.items()}
 
 
 def _fertility_rows(fertility: dict[str, Any]) -> list[ReportRow]:

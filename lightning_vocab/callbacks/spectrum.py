@@ -128,9 +128,8 @@ class EmbeddingSpectrumMonitor(Callback):
         self._watched = watch(model, new_ids, base_len, self.seed)
         self._collapsed = set()
         self._measure(trainer)
-        if (
-            trainer.global_step == 0 or not self.first
-        ):  # a resumed run keeps the values of its start
+        # A resumed run keeps the values that its first part began with.
+        if trainer.global_step == 0 or not self.first:
             self.first = dict(self.latest)
 
     @override

@@ -84,13 +84,16 @@ class ResumableLoader(DataLoader[Any]):
 
     Args:
         dataset: Rows.
+        limit_batches: The Trainer's ``limit_train_batches``: where an epoch ends.
         kwargs: As for `torch.utils.data.DataLoader`; the sampler must be a `ResumableSampler`.
     """
 
-    def __init__(self, dataset: Dataset[Any], **kwargs: Any) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], *, limit_batches: int | float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(dataset, **kwargs)
-        self._epoch = 0
-        self._announced_epoch: int | None = None
+        self.limit_batches = limit_batches
+        self._epoch: int | None = None
         self._num_batches_seen = 0
         self._is_resuming = False
 
@@ -107,16 +110,15 @@ class ResumableLoader(DataLoader[Any]):
         sampler = self.sampler
         if not isinstance(sampler, ResumableSampler):  # `overfit_batches` puts in another one
             return
-        announced = sampler.epoch
-        if not (self._is_resuming and announced == self._announced_epoch):
-            self._num_batches_seen = 0
-            if self._announced_epoch is None:
-                self._epoch = announced
-            elif announced != self._announced_epoch:
-                # Not the announced number: with `max_steps`, Lightning 2.6 announces one too many
-                # from a checkpoint of the end of an epoch on.
-                self._epoch += 1
-        self._announced_epoch, self._is_resuming = announced, False
+        is_inside = self._is_resuming and self._num_batches_seen < self._num_batches
+        if self._epoch is None:
+            self._epoch = sampler.epoch
+        elif not is_inside:
+            # Not the epoch that Lightning 2.6 announces: with `max_steps` it counts one too many
+            # from a checkpoint of the end of an epoch on.
+            self._epoch += 1
+        self._num_batches_seen = self._num_batches_seen if is_inside else 0
+        self._is_resuming = False
         assert self.batch_size is not None
         sampler.start_at(self._epoch, self._num_batches_seen * self.batch_size)
 
@@ -124,7 +126,6 @@ class ResumableLoader(DataLoader[Any]):
         """The place in the epoch, and what the order of the batches depends on."""
         return {
             "epoch": self._epoch,
-            "announced_epoch": self._announced_epoch,
             "num_batches_seen": self._num_batches_seen,
             "order": self._order(),
         }
@@ -137,7 +138,8 @@ class ResumableLoader(DataLoader[Any]):
                 cannot be told, because rows, batch size, number of ranks or seed are others now.
         """
         before, now = state["order"], self._order()
-        if before != now and 0 < state["num_batches_seen"] < before["num_batches"]:
+        is_inside = 0 < state["num_batches_seen"] < before["num_batches"]
+        if is_inside and before != now:
             raise MisconfigurationException(
                 f"The checkpoint was saved after {state['num_batches_seen']} batches of an epoch "
                 f"with {before}, but the data loader now has {now}, so the rest of the epoch is "
@@ -145,17 +147,23 @@ class ResumableLoader(DataLoader[Any]):
                 "checkpoint of the end of an epoch."
             )
         self._epoch = state["epoch"]
-        self._announced_epoch = state["announced_epoch"]
-        self._num_batches_seen = state["num_batches_seen"]
+        self._num_batches_seen = state["num_batches_seen"] if is_inside else self._num_batches
         self._is_resuming = True
+
+    @property
+    def _num_batches(self) -> int:
+        """Batches after which Lightning ends an epoch."""
+        if isinstance(self.limit_batches, int):
+            return min(len(self), self.limit_batches)
+        return int(len(self) * self.limit_batches)
 
     def _order(self) -> dict[str, int | None]:
         return {
-            "num_rows": getattr(self.sampler, "num_rows", len(self)),
-            "num_batches": len(self),
+            "num_rows": getattr(self.sampler, "num_rows", None),
+            "num_batches": self._num_batches,
             "batch_size": self.batch_size,
-            "num_replicas": getattr(self.sampler, "num_replicas", 1),
-            "seed": getattr(self.sampler, "seed", 0),
+            "num_replicas": getattr(self.sampler, "num_replicas", None),
+            "seed": getattr(self.sampler, "seed", None),
         }
 
 
@@ -168,6 +176,7 @@ def training_loader(
     seed: int = 0,
     num_replicas: int = 1,
     rank: int = 0,
+    limit_batches: int | float = 1.0,
 ) -> ResumableLoader:
     """A shuffled loader over the rows of this rank that can resume within an epoch.
 
@@ -179,9 +188,11 @@ def training_loader(
         seed: Seed of the order; epochs differ.
         num_replicas: Number of ranks.
         rank: This rank.
+        limit_batches: The Trainer's ``limit_train_batches``.
     """
     return ResumableLoader(
         rows,
+        limit_batches=limit_batches,
         sampler=ResumableSampler(rows, num_replicas, rank, seed),
         **_options(collate, batch_size, num_workers),
     )

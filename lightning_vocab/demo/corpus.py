@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
 import sysconfig
 import tokenize
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +29,15 @@ VALIDATION_SHARE = 10
 MIN_CHARACTERS = 200
 """Shorter documents say too little to be worth a row."""
 
+MIN_PARAGRAPH = 40
+"""Shorter paragraphs are headings and labels."""
+
+LETTER_SHARE = 0.97
+"""Share of letters, blanks and ordinary punctuation from which a paragraph is prose."""
+
+_MARKS = frozenset(" ,.;:'\"()-")
+_NO_PROSE = (">>>", "...", "*", "-", "+", "|", "=")  # examples, lists, tables, underlines
+
 # Tables rather than text, code of other decades, or absent from some distributions.
 _LEFT_OUT = frozenset(
     {"encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "turtledemo"}
@@ -35,6 +46,9 @@ _LEFT_OUT = frozenset(
 
 def english(split: Split) -> Iterator[str]:
     """English prose: Python's help topics, and one document of docstrings for each module.
+
+    Only paragraphs of prose are kept, each as one line: no examples, tables, signatures or lists,
+    so that source code is a domain that a model of this text does not know.
 
     Args:
         split: ``train`` or ``validation``; disjoint, and the same on every call.
@@ -45,14 +59,9 @@ def english(split: Split) -> Iterator[str]:
     Raises:
         ValueError: If the split has another name.
     """
-    for name in sorted(topics):
-        if _is_in(split, f"topic {name}"):
-            yield topics[name].strip()
-    for name, path in _modules():
+    for name, prose in _prose_documents():
         if _is_in(split, name):
-            prose = "\n\n".join(_docstrings(path))
-            if len(prose) >= MIN_CHARACTERS:
-                yield prose
+            yield prose
 
 
 def code(split: Split) -> Iterator[str]:
@@ -72,6 +81,29 @@ def code(split: Split) -> Iterator[str]:
             source = _read(path)
             if len(source) >= MIN_CHARACTERS:
                 yield source
+
+
+@functools.cache
+def _prose_documents() -> tuple[tuple[str, str], ...]:
+    """Name and prose of every topic and module that has enough of it; a million characters."""
+    texts = chain(
+        ((f"topic {name}", topics[name]) for name in sorted(topics)),
+        ((name, "\n\n".join(_docstrings(path))) for name, path in _modules()),
+    )
+    documents = ((name, "\n\n".join(_paragraphs(text))) for name, text in texts)
+    return tuple((name, text) for name, text in documents if len(text) >= MIN_CHARACTERS)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """The paragraphs of prose in ``text``, each as one line."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = paragraph.split("\n")
+        if any(line[:1].isspace() or line.startswith(_NO_PROSE) for line in lines):
+            continue
+        joined = " ".join(line.strip() for line in lines)
+        letters = sum(character.isalpha() or character in _MARKS for character in joined)
+        if len(joined) >= MIN_PARAGRAPH and letters >= LETTER_SHARE * len(joined):
+            yield joined
 
 
 @functools.cache

@@ -19,9 +19,7 @@ VOCAB_SIZE = 2_048
 END_TOKEN = "<|endoftext|>"
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int = VOCAB_SIZE
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the GPT-2 kind whose bos and eos are ``<|endoftext|>``, id 0.
 
     Args:

@@ -183,7 +183,7 @@ class RowScorer:
         hit = -inside.to(probabilities.dtype).unsqueeze(1)
         error = probabilities.scatter_add_(1, place, hit)
         if slope is not None:
-            pass
+            error.mul_(slope)
         if self.shape.scale != 1.0:
             error.mul_(self.shape.scale)
         return error.to(self.dtype)

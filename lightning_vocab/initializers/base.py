@@ -112,7 +112,15 @@ class RowContext:
 
 
 class Initializer(ABC):
-    """Makes the rows of the new tokens from the rows of the base."""
+    """Makes the rows of the new tokens from the rows of the base.
+
+    Example:
+        >>> class FirstPiece(Initializer):
+        ...     def rows(self, context: RowContext) -> tuple[Tensor, Tensor | None]:
+        ...         first = context.pieces.ids[context.pieces.offsets]
+        ...         outputs = context.output_rows
+        ...         return context.input_rows[first], None if outputs is None else outputs[first]
+    """
 
     @abstractmethod
     def rows(self, context: RowContext) -> tuple[Tensor, Tensor | None]:

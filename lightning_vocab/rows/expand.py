@@ -33,8 +33,9 @@ def expand_model(
 
     The base's matrices become the old rows as they are: same Parameters, same values, and the
     logits of old tokens stay bit for bit. Ties stay ties. Rows never get fewer. Appended rows
-    without a token get the mean of the base's rows (see `_split`) and never train. A model whose
-    forward reads ``lm_head.weight`` itself (Mamba) is not supported: its first forward fails.
+    without a token get the mean of the base's rows (see `_split`) and never train. The config
+    follows; a bos, eos or pad token that is new is entered there. A model whose forward reads
+    ``lm_head.weight`` itself (Mamba) is not supported: its first forward fails.
 
     Args:
         model: The base: a causal language model of transformers, or a module that holds one.

@@ -24,6 +24,13 @@ class SplitEmbedding(nn.Module):
         rows: The rows; the head's own object where the model is tied.
         scale: Factor of the embedding's output: a number, or the base's scalar buffer.
         padding_idx: Id whose row gets no gradient from the embedding, as the base has it.
+
+    Example:
+        >>> import torch
+        >>> old, new = nn.Parameter(torch.eye(2)), torch.ones(1, 2)
+        >>> rows = SplitRows(old, new, torch.tensor([2]), torch.empty(0, 2))
+        >>> SplitEmbedding(rows, scale=3.0)(torch.tensor([1, 2])).tolist()
+        [[0.0, 3.0], [3.0, 3.0]]
     """
 
     scale_buffer: Tensor | None
@@ -62,6 +69,16 @@ class SplitHead(nn.Module):
 
     Args:
         rows: The rows; the embedding's own object where the model is tied.
+
+    Example:
+        >>> import torch
+        >>> old, new = nn.Parameter(torch.eye(2)), torch.ones(1, 2)
+        >>> head = SplitHead(SplitRows(old, new, torch.tensor([2]), torch.empty(0, 2)))
+        >>> head(torch.tensor([4.0, 5.0])).tolist()
+        [4.0, 5.0, 9.0]
+        >>> with base_view(head):
+        ...     head(torch.tensor([4.0, 5.0])).tolist()
+        [4.0, 5.0]
     """
 
     def __init__(self, rows: SplitRows) -> None:

@@ -56,6 +56,11 @@ class BpeLayout:
             for part in _parts(self.state.data["pre_tokenizer"], "pretokenizers")
         )
 
+    @property
+    def units_per_character(self) -> int:
+        """The most units that one character can take: its UTF-8 bytes, or itself."""
+        return 4 if self.kind == "byte-level" else 1
+
     def utf8(self, token: str) -> bytes:
         """Bytes of a text token, barriers aside; it may begin or end inside a character.
 

@@ -17,6 +17,7 @@ from lightning_vocab.vocabulary.corpus import batches
 from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
+from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.growth import grow
 from lightning_vocab.vocabulary.merge_training import Merge, MergeTraining
 from lightning_vocab.vocabulary.progress import Progress
@@ -117,9 +118,10 @@ class ContinuedBPE(Extender):
         layout = read_layout(base)
         with Progress(self.progress) as progress, Spool() as spool:
             segmenter = Segmenter(layout, self.scripts)
-            for batch in batches(texts):
-                spool.write(segmenter.words(batch))
-                progress.advance(len(batch))
+            with without_limits(backend(tokenizer)):
+                for batch in batches(texts):
+                    spool.write(segmenter.words(batch))
+                    progress.advance(len(batch))
             progress.phase("learning merges")
             characters = self._characters(layout, segmenter.character_counts)
             merges = self._merges(layout, segmenter, spool, characters)

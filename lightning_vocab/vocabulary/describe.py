@@ -16,7 +16,7 @@ from lightning_vocab.vocabulary.expansion import (
     TokenKind,
     VocabularyExpansion,
 )
-from lightning_vocab.vocabulary.fingerprint import backend
+from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.guarantees import check_guarantees
 
 _PACKAGES = ("lightning-vocab", "tokenizers", "transformers")
@@ -76,7 +76,7 @@ def describe_states(
         ValueError: As `describe_expansion`.
     """
     rows = rows_of_base(base, base_rows)
-    with collector_paused():
+    with collector_paused(), without_limits(backend(base.tokenizer)):
         new = _new_tokens(base, grown, kinds)
         check_guarantees(base, grown, new, slots={i for i in kinds if kinds[i] == "slot"})
         tokens = _described(base, grown, new, kinds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -54,6 +56,25 @@ def fingerprint_of(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     rest = json.dumps([special, tokenizer.chat_template], sort_keys=True)
     return hashlib.sha256(f"{text}\n{rest}".encode()).hexdigest()
+
+
+@contextmanager
+def without_limits(tokenizer: Tokenizer) -> Iterator[None]:
+    """Switch truncation and padding off for a while: a call with ``truncation=True`` leaves it on.
+
+    Args:
+        tokenizer: The backend.
+    """
+    truncation, padding = tokenizer.truncation, tokenizer.padding
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            tokenizer.enable_truncation(**truncation)
+        if padding is not None:
+            tokenizer.enable_padding(**padding)
 
 
 def canonical_text(tokenizer: Tokenizer) -> str:

@@ -30,7 +30,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
         ValueError: If no tokenizer can be read from it.
     """
     name = str(path)
-    folder = Path(name).expanduser()
+    folder = Path(name or "no name").expanduser()
     if folder.is_file() or (not folder.is_dir() and _looks_local(name)):
         raise FileNotFoundError(
             f"Expected a folder with a tokenizer, but {name!r} is not a folder."

@@ -13,6 +13,7 @@ from lightning_vocab.vocabulary.backend_state import (
     read_state,
     reload_with,
 )
+from lightning_vocab.vocabulary.bpe_layout import BLANK
 from lightning_vocab.vocabulary.fingerprint import backend, canonical_text
 from lightning_vocab.vocabulary.merge_training import Merge
 
@@ -71,10 +72,9 @@ def _filled(base: BackendState) -> dict[str, int]:
 def _is_reachable(base: BackendState, tokenizer: Tokenizer, item: dict[str, object]) -> bool:
     """Whether the model would find the token without merges where it is not matched beforehand."""
     content = str(item["content"])
-    if len(content) == 1:
-        return True
-    if not base.model["ignore_merges"]:
+    if len(content) > 1 and not base.model["ignore_merges"]:
         return False
     if tokenizer.pre_tokenizer is None:
         return True
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(content)] == [content]
+    words = [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(content)]
+    return [word.removeprefix(BLANK) for word in words] == [content]

@@ -67,6 +67,8 @@ class MergeTraining:
             vocab_size=len(self.alphabet) + size,
             min_frequency=self.min_frequency,
             initial_alphabet=[chr(FIRST_PRIVATE + unit) for unit in self.alphabet],
+            # Counts units, so it stops long tokens early but not exactly: `_may_exist` does.
+            max_token_length=self.max_token_length * self.layout.units_per_character,
             show_progress=False,
         )
         tokenizer.train_from_iterator(strings, trainer)

@@ -6,6 +6,9 @@ One forward and backward pass from the hidden states on, old rows frozen and tra
 taken in turn in one process; each peak is that of a process of its own, above what its inputs take
 (CPU: of the resident set, on Linux only; GPU: of the allocator). The worst cosine between a
 gradient of the one and of the other says that both do the same.
+
+Measured with the defaults on one core of a shared machine: plain 1073 MiB, streamed 92 MiB (old
+rows frozen) and 154 MiB (trained), in 0.8 times the seconds.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
 
 from lightning_vocab.callbacks import FreezeBackbone, UnfreezeAt
 from tests.callbacks.modules import Options, PicoModule, fit, is_same, make_trainer
@@ -48,16 +49,21 @@ def test_optimizer_has_no_state_for_frozen_parameters(tmp_path: Path) -> None:
     assert sorted(state["state"]) == sorted(new_rows["params"])
 
 
-def test_frozen_parameters_have_no_gradient(tmp_path: Path) -> None:
-    class StaleGradients(PicoModule):
-        def on_fit_start(self) -> None:
-            for parameter in self.parameters():
+def test_stale_gradients_move_no_frozen_parameter(tmp_path: Path) -> None:
+    class LeavesGradients(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            for parameter in pl_module.parameters():
                 parameter.grad = torch.ones_like(parameter)
 
-    module = StaleGradients()
-    fit(tmp_path, module, [FreezeBackbone()], max_steps=1)
-    with_gradient = {name for name, p in module.model.named_parameters() if p.grad is not None}
-    assert with_gradient == {"model.embed_tokens.rows.new"}
+    class KeepsGradients(PicoModule):
+        def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+            optimizer.zero_grad(set_to_none=False)  # AdamW decays what has a gradient of zero
+
+    module = KeepsGradients()
+    before = start_weights(module)
+    fit(tmp_path, module, [LeavesGradients(), FreezeBackbone()], max_steps=1)
+    moved = {name for name, w in module.state_dict().items() if not torch.equal(w, before[name])}
+    assert moved == {name for name in before if name.endswith("rows.new")}
 
 
 def test_several_unfreeze_callbacks_in_any_order(tmp_path: Path) -> None:
@@ -89,15 +95,15 @@ def test_step_trigger_counts_optimizer_steps(tmp_path: Path) -> None:
 
 def test_phase_never_changes_inside_an_accumulation_window(tmp_path: Path) -> None:
     module = PicoModule(scores=(1.0,))
-    callbacks = [FreezeBackbone(), UnfreezeAt(monitor="val/score", patience=1)]
-    # Validations after batches 1, 2, 3, ...: the stall falls between the halves of a window.
+    callbacks = [FreezeBackbone(), UnfreezeAt(monitor="val/score", patience=2)]
+    # A validation after each batch: the third one makes the stall, between the halves of a window.
     options: Options = {
         "accumulate_grad_batches": 2,
         "val_check_interval": 1,
         "limit_val_batches": 1,
     }
-    trained = fit(tmp_path, module, callbacks, max_steps=2, **options)["trained"]
-    assert trained == [(0, FROZEN), (0, FROZEN), (1, FULL), (1, FULL)]
+    trained = fit(tmp_path, module, callbacks, max_steps=3, **options)["trained"]
+    assert trained == [(0, FROZEN), (0, FROZEN), (1, FROZEN), (1, FROZEN), (2, FULL)]
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from lightning_vocab.initializers import RowContext
 from tests.conftest import make_tokenizer
 from tests.expanded import make_expanded, with_slots
 
 WORDS = ("catdog", "cats", "<|tool|>")
+
+
+@cache
+def pico_tokenizer() -> PreTrainedTokenizerFast:
+    """Trained once; nobody changes it, `make_expanded` grows a copy."""
+    return make_tokenizer()
 
 
 def make_context(
@@ -24,7 +32,7 @@ def make_context(
     seed: int = 0,
 ) -> RowContext:
     """Base of 300 tokens (303 with slots 300 and 301); more rows than that are padded rows."""
-    tokenizer = make_tokenizer() if slots is None else with_slots(make_tokenizer())
+    tokenizer = pico_tokenizer() if slots is None else with_slots(pico_tokenizer())
     expanded = make_expanded(tokenizer, words, base_rows=len(input_rows), slots=slots)
     return RowContext(
         expansion=expanded.expansion,
@@ -38,5 +46,5 @@ def make_context(
 
 def id_of(text: str) -> int:
     """Id of a text that is one token of the pico vocabulary."""
-    (id,) = make_tokenizer().encode(text)
+    (id,) = pico_tokenizer().encode(text)
     return int(id)
