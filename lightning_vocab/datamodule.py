@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import datasets
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from lightning_vocab.data.cache import KnownTokenizer, RowCache
+from lightning_vocab.data.cache import KnownTokenizer, RowCache, cache_folder
 from lightning_vocab.data.growing import Tokenizers, grow, load_tokenizers
 from lightning_vocab.data.loader import ResumableLoader, evaluation_loader, training_loader
-from lightning_vocab.data.plan import NamedSources, TextPlan
+from lightning_vocab.data.plan import TextPlan
 from lightning_vocab.data.prompts import CollatePrompts, tokenise_prompts
 from lightning_vocab.data.rows import Collate
-from lightning_vocab.data.sources import Role, TextSource, as_sources, plain
+from lightning_vocab.data.sources import Role, TextSource, as_named_sources, as_sources, plain
 from lightning_vocab.data.tokenise import Layout, frame_of
 from lightning_vocab.demo import resolve_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
@@ -112,34 +109,27 @@ class VocabDataModule(LightningDataModule):
         arguments = {name: plain(value) for name, value in locals().items() if name not in _OBJECTS}
         super().__init__()
         scored_batch_size = batch_size if val_batch_size is None else val_batch_size
-        if min(batch_size, scored_batch_size, num_proc) < 1 or num_workers < 0:
-            raise ValueError(
-                "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of "
-                f"at least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
-            )
-        # Plain values alone, so that checkpoints load with weights_only. The extender is left out:
-        # what it built stands in the expansion folder.
+        _check_counts(batch_size, scored_batch_size, num_proc, num_workers)
+        if extender is not None and expansion_dir is None:
+            raise ValueError("An extender needs a folder for what it builds: give expansion_dir.")
+        # Plain values, so that checkpoints load with weights_only; the folder stands for the
+        # extender that built it.
         self.save_hyperparameters(arguments, logger=False)
         self.extender = extender
         self.overwrite_expansion = overwrite_expansion
         self.extend_on = as_sources(train if extend_on is None else extend_on, "train")
-        if extender is not None and (expansion_dir is None or not self.extend_on):
-            raise ValueError(
-                "An extender needs a folder for what it builds and text to learn from: give "
-                "expansion_dir, and train or extend_on."
-            )
-        root = Path(datasets.config.HF_DATASETS_CACHE) / "lightning_vocab"
         overlap = max(1, block_size // 4) if val_overlap is None else val_overlap
         self.plan = TextPlan(
             train=as_sources(train, "train"),
-            validation=_named(val, "validation"),
-            test=_named(test, "test"),
+            validation=as_named_sources(val, "validation"),
+            test=as_named_sources(test, "test"),
             train_layout=Layout(layout, block_size),
             scored_layout=Layout("whole", block_size, overlap),
-            cache=RowCache(Path(cache_dir).expanduser() if cache_dir else root, num_proc),
+            cache=RowCache(cache_folder(cache_dir), num_proc),
         )
         self._scored_batch_size = scored_batch_size
         self._tokenizers: Tokenizers | None = None
+        self._fertility: dict[str, dict[str, Any]] | None = None
 
     # --- hooks -----------------------------------------------------------------------------------
 
@@ -153,18 +143,22 @@ class VocabDataModule(LightningDataModule):
             self.plan.check(roles)  # a broken file is found before the work begins
             return chain.from_iterable(map(self.plan.cache.read, self.extend_on))
 
-        if self.extender is not None:
-            grow(self.extender, base, folder, texts, overwrite=self.overwrite_expansion)
-        tokenizers = load_tokenizers(base, folder)
+        if self.extender is None:
+            tokenizers = load_tokenizers(base, folder)
+        else:
+            overwrite = self.overwrite_expansion
+            tokenizers = grow(self.extender, base, folder, texts, overwrite=overwrite)
         self.plan.prepare(roles, tokenizers)
         if "train" in roles:
             self.plan.fertility(tokenizers)
 
     @override
     def setup(self, stage: str | None = None) -> None:
-        """Load the tokenizers on this rank; nothing is built or tokenised here."""
+        """Load the tokenizers and the fertility on this rank; nothing is built here."""
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
         self._tokenizers = load_tokenizers(base, folder)
+        if "train" in _ROLES[stage]:
+            self._fertility = self.plan.fertility(self._tokenizers)
 
     @override
     def train_dataloader(self) -> ResumableLoader:
@@ -227,7 +221,9 @@ class VocabDataModule(LightningDataModule):
         As `FertilityComparison.to_dict` gives it, measured on the first 10,000 documents of each
         source. It is kept as JSON in the cache folder.
         """
-        return self.plan.fertility(self._loaded)
+        if self._fertility is None:
+            self._fertility = self.plan.fertility(self._loaded)
+        return self._fertility
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -283,11 +279,9 @@ class VocabDataModule(LightningDataModule):
         ]
 
 
-def _named(sources: dict[str, Sources] | None, role: Role) -> NamedSources:
-    for name in sources or {}:
-        if name == "train" or re.fullmatch(r"[\w.-]+", name) is None:
-            raise ValueError(
-                f"Expected names of letters, digits, '_', '-' and '.', other than 'train', for the "
-                f"text for {role}; got {name!r}."
-            )
-    return {name: as_sources(each, role) for name, each in (sources or {}).items()}
+def _check_counts(batch_size: int, val_batch_size: int, num_proc: int, num_workers: int) -> None:
+    if min(batch_size, val_batch_size, num_proc, num_workers + 1) < 1:
+        raise ValueError(
+            "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of at "
+            f"least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
+        )

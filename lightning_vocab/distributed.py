@@ -7,6 +7,25 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 
+def refuse_sharded_strategy(trainer: Trainer, who: str) -> None:
+    """Accept the strategies under which each rank holds whole parameters and that were tested.
+
+    Args:
+        trainer: The Trainer whose strategy is judged.
+        who: Name of the module or callback that asks, for the message.
+
+    Raises:
+        MisconfigurationException: Unless the strategy is exactly `SingleDeviceStrategy` or
+            `DDPStrategy`.
+    """
+    # Exact types: DeepSpeedStrategy is a subclass of DDPStrategy, and XLA has one of the other.
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        raise MisconfigurationException(
+            f"{who} supports SingleDeviceStrategy ('auto' on one device) and DDPStrategy ('ddp' "
+            f"and its variants), got {type(trainer.strategy).__name__}. Use one of the two."
+        )
+
+
 def refuse_unsupported_strategy(trainer: Trainer, who: str) -> None:
     """Accept the strategies under which changing what trains in mid-run was tested.
 
@@ -21,13 +40,8 @@ def refuse_unsupported_strategy(trainer: Trainer, who: str) -> None:
             `DDPStrategy`, the latter without ``static_graph`` and without a state for its
             communication hook.
     """
+    refuse_sharded_strategy(trainer, who)
     strategy = trainer.strategy
-    # Exact types: DeepSpeedStrategy is a subclass of DDPStrategy, and XLA has one of the other.
-    if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
-        raise MisconfigurationException(
-            f"{who} supports SingleDeviceStrategy ('auto' on one device) and DDPStrategy ('ddp' "
-            f"and its variants), got {type(strategy).__name__}. Use one of the two."
-        )
     if not isinstance(strategy, DDPStrategy):
         return
     if strategy._ddp_kwargs.get("static_graph"):

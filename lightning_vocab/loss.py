@@ -61,8 +61,7 @@ class NextTokenLoss:
             return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
         return linear_cross_entropy(
             self._hidden(batch),
-            self._columns(targets),
-            self._blocks(),
+            *self._head(targets),
             ignore_index=IGNORE_INDEX,
             softcap=self.softcap,
             logit_scale=self.logit_scale,
@@ -80,8 +79,7 @@ class NextTokenLoss:
             return self._plain_nats(batch)
         return token_nats(
             self._hidden(batch),
-            self._columns(batch["labels"][:, 1:]),
-            self._blocks(),
+            *self._head(batch["labels"][:, 1:]),
             ignore_index=IGNORE_INDEX,
             softcap=self.softcap,
             logit_scale=self.logit_scale,
@@ -146,17 +144,11 @@ class NextTokenLoss:
             ignore_index=IGNORE_INDEX,
         )
 
-    def _blocks(self) -> list[RowBlock]:
+    def _head(self, targets: Tensor) -> tuple[Tensor, list[RowBlock]]:
+        """The targets as columns of the head's blocks, and the blocks."""
         split = find_split(self.model)
-        if split is not None:
-            return split[1].rows.blocks()
-        head = self.model.get_output_embeddings()
-        return [RowBlock(head.weight, head.bias)]
-
-    def _columns(self, targets: Tensor) -> Tensor:
-        """Where each target stands in the concatenated blocks."""
-        split = find_split(self.model)
-        if split is None or split[1].rows.shows_base:
-            return targets
-        position = split[1].rows.position
-        return torch.where(targets < 0, targets, position[targets.clamp(min=0)])
+        if split is None:
+            head = self.model.get_output_embeddings()
+            return targets, [RowBlock(head.weight, head.bias)]
+        rows = split[1].rows
+        return rows.columns(targets), rows.blocks()

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from lightning_vocab.base import load_base_model
 from lightning_vocab.demo import resolve_base
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.initializers import Initializer, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.metrics import BitsPerByte
 from lightning_vocab.parameter_groups import parameter_groups
+from lightning_vocab.resuming import configured_options, keep_configured_options
 from lightning_vocab.rows.expand import expand_model
 from lightning_vocab.rows.export import export_model
 from lightning_vocab.vocabulary import (
@@ -112,8 +115,14 @@ class VocabExpansionModule(LightningModule):
         self._loss: NextTokenLoss | None = None
         self._loss_is_checked = False
         self._bits: dict[str, BitsPerByte] = {}
+        self._options: dict[str, dict[str, Any]] = {}
 
     # --- the model -------------------------------------------------------------------------------
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Refuse a strategy under which this module was not tested, before anything is loaded."""
+        refuse_sharded_strategy(self.trainer, type(self).__name__)
 
     @override
     def configure_model(self) -> None:
@@ -247,9 +256,12 @@ class VocabExpansionModule(LightningModule):
             The metric; its ``compute`` sums over all ranks.
         """
         metric = BitsPerByte().to(self.device)
+        was_training = self.language_model.training
+        self.language_model.eval()
         for batch in batches:
             moved = {key: value.to(self.device) for key, value in batch.items()}
             metric.update(self.loss.nats(moved), moved["num_bytes"])
+        self.language_model.train(was_training)
         return metric
 
     def _score(self, batch: dict[str, Tensor], source: str) -> None:
@@ -290,6 +302,7 @@ class VocabExpansionModule(LightningModule):
             weight_decay_backbone=self.hparams["weight_decay_backbone"],
         )
         optimizer = self.optimizer_callable(groups)
+        self._options = configured_options(optimizer)
         if self.lr_scheduler_callable is None:
             return optimizer
         scheduler = self.lr_scheduler_callable(optimizer)
@@ -302,6 +315,19 @@ class VocabExpansionModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    @override
+    def on_train_start(self) -> None:
+        """Hold to the rates and decays that this run was given, not to a checkpoint's."""
+        if not self._options:  # a subclass configures optimizers of its own
+            return
+        schedulers = [each.scheduler for each in self.trainer.lr_scheduler_configs]
+        for change in keep_configured_options(
+            self.trainer.optimizers[0],
+            [each for each in schedulers if isinstance(each, LRScheduler)],
+            self._options,
+        ):
+            rank_zero_info(f"Resumed with another option for {change}.")
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
 
-from lightning_vocab.rows.locate import find_split
-from lightning_vocab.rows.ties import parameters_once
+from lightning_vocab.rows.roles import parameter_roles
 
 
 def parameter_groups(
@@ -32,32 +30,18 @@ def parameter_groups(
         weight_decay_backbone: Weight decay of the backbone's matrices; vectors (norms, biases) have
             none.
     """
-    split = find_split(model)
-    if split is None:
-        new: list[nn.Parameter] = []
-        matrices = (model.get_input_embeddings(), model.get_output_embeddings())
-        old = list(parameters_once(*matrices))
-    else:
-        rows = [part.rows for part in split]
-        new = _distinct(p for r in rows for p in (r.new, r.new_bias))
-        old = _distinct(p for r in rows for p in (r.old, r.old_bias))
-    known = {id(parameter) for parameter in (*new, *old)}
-    backbone = [p for p in parameters_once(model) if id(p) not in known]
+    roles = parameter_roles(model)
+    backbone = roles.backbone
     wide = [p for p in backbone if p.ndim >= 2]
     narrow = [p for p in backbone if p.ndim < 2]
     table = (
-        ("new_rows", new, learning_rates["new_rows"], weight_decay_rows),
-        ("old_rows", old, learning_rates["old_rows"], weight_decay_rows),
+        ("new_rows", roles.new_rows, learning_rates["new_rows"], weight_decay_rows),
+        ("old_rows", roles.old_rows + roles.embedding, learning_rates["old_rows"], weight_decay_rows),
         ("backbone_decay", wide, learning_rates["backbone"], weight_decay_backbone),
         ("backbone_no_decay", narrow, learning_rates["backbone"], 0.0),
     )
     return [
-        {"name": name, "params": params, "lr": rate, "weight_decay": decay}
+        {"name": name, "params": list(params), "lr": rate, "weight_decay": decay}
         for name, params, rate, decay in table
         if params
     ]
-
-
-def _distinct(parameters: Iterable[nn.Parameter | None]) -> list[nn.Parameter]:
-    """Each parameter once, by identity: tied rows come twice."""
-    return list({id(p): p for p in parameters if p is not None}.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -67,6 +68,12 @@ class WarmupCosine(LRScheduler):
             float(rate) * self._factor(start)
             for rate, start in zip(self.base_lrs, self.starts, strict=True)
         ]
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is; its shape comes from the arguments, so a resumed run may be longer."""
+        names = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
+        return {name: self.__dict__[name] for name in names}
 
     def _factor(self, start: int) -> float:
         # One more than the step: a rate of exactly 0 would waste the first step of each group.

@@ -21,13 +21,9 @@ from lightning_vocab.data import TextSource
 from lightning_vocab.data.cache import RowCache
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.demo import corpus
-from lightning_vocab.vocabulary import AddTokens, ExpandedTokenizer, load_expansion
+from lightning_vocab.vocabulary import AddTokens, ContinuedBPE, ExpandedTokenizer, load_expansion
 from tests.conftest import TEXTS, make_model, make_tokenizer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
-]
 EXTENDER = AddTokens(["the cat", "zebra"])
 VALIDATED = ["the cat sat", "the dog and the log " * 9, "é"]
 
@@ -257,6 +253,12 @@ def test_growth_is_on_the_text_that_is_named_for_it(place: Path, tmp_path: Path)
     assert read == VALIDATED
 
 
+def test_growth_without_any_text_is_refused(place: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "grown")
+    with pytest.raises(ValueError, match="no text to learn from"):
+        prepared(place, extender=ContinuedBPE(5), expansion_dir=folder, train=None, val=None)
+
+
 def test_broken_validation_text_is_told_before_the_tokenizer_grows(
     place: Path, tmp_path: Path
 ) -> None:
@@ -315,7 +317,7 @@ def test_name_that_would_confuse_the_log_is_refused(place: Path, name: str) -> N
     ("changes", "message"),
     [
         ({"expansion_dir": None}, "give expansion_dir"),
-        ({"train": None}, "train or extend_on"),
+        ({"num_workers": -1}, "num_workers of at least 0"),
         ({"block_size": 1}, "block_size of at least 2"),
         ({"val_overlap": 16}, "overlap from 1 to block_size - 1"),
         ({"batch_size": 0}, "of at least 1"),

@@ -4,9 +4,10 @@ from lightning_vocab.callbacks.export import ExportHuggingFace
 from lightning_vocab.callbacks.freezing import FreezeBackbone, UnfreezeAt
 from lightning_vocab.callbacks.grad_mask import GradMaskNewRows
 from lightning_vocab.callbacks.report import ExpansionReport
-from lightning_vocab.callbacks.spectrum import EmbeddingSpectrumMonitor
+from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
 
 __all__ = [
+    "EmbeddingCollapseWarning",
     "EmbeddingSpectrumMonitor",
     "ExpansionReport",
     "ExportHuggingFace",

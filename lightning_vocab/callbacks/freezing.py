@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from lightning_vocab.callbacks.phase import PhaseCallback, PhaseControl, phase_callbacks
-from lightning_vocab.callbacks.roles import Phase
+from lightning_vocab.rows.roles import Phase
 
 
 class FreezeBackbone(PhaseCallback):

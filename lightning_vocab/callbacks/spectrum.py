@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_vocab.callbacks.spectrum_figure import can_draw, draw_spectra
 from lightning_vocab.callbacks.watched_rows import RowSpectra, WatchedRows, watch
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.rows.locate import find_causal_lm
 from lightning_vocab.vocabulary.folder import load_expansion
 
@@ -118,11 +117,7 @@ class EmbeddingSpectrumMonitor(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the rows, by now expanded and restored, and measure them."""
-        if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
-            raise MisconfigurationException(
-                "EmbeddingSpectrumMonitor needs whole rows on each rank: SingleDeviceStrategy or "
-                f"DDPStrategy, got {type(trainer.strategy).__name__}. Use one of the two."
-            )
+        refuse_sharded_strategy(trainer, type(self).__name__)
         model = find_causal_lm(pl_module, self.attribute)
         new_ids, base_len = self._given_ids()
         self._watched = watch(model, new_ids, base_len, self.seed)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import numpy
+from numpy.typing import NDArray
+from pyarrow import compute  # type: ignore[import-untyped]  # it ships no types
 
 from lightning_vocab.data.files import generate, read_files, text_column
 from lightning_vocab.data.sources import DEMO, TextSource, identify
@@ -53,14 +56,9 @@ def read_documents(source: TextSource, cache_dir: str | None = None) -> Document
     dataset = _readers[source.kind](source, cache_dir)
     if source.max_documents is not None:
         dataset = dataset.select(range(min(source.max_documents, len(dataset))))
-    kept = [
-        start + offset
-        for start in range(0, len(dataset), 1000)
-        for offset, text in enumerate(dataset[start : start + 1000]["text"])
-        if text and not text.isspace()
-    ]
+    kept = _rows_with_text(dataset)
     num_blank = len(dataset) - len(kept)
-    if not kept:
+    if not len(kept):
         raise ValueError(
             f"No text in {source.path!r}, split {source.split!r}: it has {num_blank} documents and "
             "all are blank. Check the path, the split and the text field."
@@ -77,6 +75,17 @@ def identify_documents(source: TextSource, cache_dir: str | None = None) -> dict
     if source.kind == "hub":
         identity["fingerprint"] = _read_hub(source, cache_dir)._fingerprint
     return identity
+
+
+def _rows_with_text(dataset: datasets.Dataset) -> NDArray[numpy.int64]:
+    found = [numpy.empty(0, numpy.int64)]
+    start = 0
+    for batch in dataset.with_format("arrow").iter(batch_size=10_000):
+        length = compute.binary_length(compute.utf8_trim_whitespace(batch["text"]))
+        is_text = compute.greater(compute.fill_null(length, 0), 0)
+        found.append(start + numpy.flatnonzero(is_text.to_numpy()))
+        start += len(batch)
+    return numpy.concatenate(found)
 
 
 def _read_files(source: TextSource, cache_dir: str | None) -> datasets.Dataset:

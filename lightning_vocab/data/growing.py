@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from lightning_vocab.data.cache import KnownTokenizer
-from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import (
@@ -49,13 +49,11 @@ def load_tokenizers(base: str, expansion_dir: str | None) -> Tokenizers:
         ValueError: If the expansion was built for another base.
     """
     tokenizer = load_tokenizer(base)
-    known = KnownTokenizer(tokenizer, fingerprint(tokenizer))
     if expansion_dir is None:
-        return Tokenizers(known, known, None)
+        return _pair(tokenizer, None)
     expanded = load_expansion(expansion_dir)
     check_base(expanded.expansion, tokenizer)
-    grown = KnownTokenizer(expanded.tokenizer, expanded.expansion.tokenizer_fingerprint)
-    return Tokenizers(known, grown, expanded)
+    return _pair(tokenizer, expanded)
 
 
 def grow(
@@ -65,8 +63,8 @@ def grow(
     texts: Callable[[], Iterable[str]],
     *,
     overwrite: bool = False,
-) -> None:
-    """Build the expansion folder, unless it holds what ``extender`` makes of this base.
+) -> Tokenizers:
+    """Build the expansion folder, unless it holds what ``extender`` makes of this base; read it.
 
     A folder counts as the same by base, extender and settings; the text that it was grown on is
     not compared.
@@ -84,30 +82,24 @@ def grow(
     """
     base_tokenizer = load_tokenizer(base)
     if _holds_expansion(expansion_dir):
-        found = load_expansion(expansion_dir).expansion
-        try:
-            check_base(found, base_tokenizer)
-            is_meant = extender.has_built(found)
-            problem = f"expected {extender.description()}, found {dict(found.extender)}"
-        except ValueError as error:
-            is_meant, problem = False, str(error)
-        if is_meant:
-            return
+        found = load_expansion(expansion_dir)
+        problem = _problem(extender, found.expansion, base_tokenizer)
+        if problem is None:
+            return _pair(base_tokenizer, found)
         if not overwrite:
             raise ValueError(
-                f"{expansion_dir!r} holds another expansion: {problem}. Choose another "
-                "expansion_dir, leave the extender out to use the folder as it is, or set "
-                "overwrite_expansion to replace it."
+                f"{expansion_dir!r} holds another expansion: {problem}. Choose another folder, "
+                "leave the extender out to use this one, or set overwrite_expansion to replace it."
             )
     expanded = extender.extend(base_tokenizer, texts(), base_rows=base_rows(base))
     try:
         save_expansion(expanded, expansion_dir, overwrite=overwrite)
     except FileExistsError:
         # On a shared file system, another node may have built the same folder meanwhile.
-        if not _holds_expansion(expansion_dir):
+        stands = _holds_expansion(expansion_dir)
+        if not stands or load_expansion(expansion_dir).expansion != expanded.expansion:
             raise
-        if load_expansion(expansion_dir).expansion != expanded.expansion:
-            raise
+    return _pair(base_tokenizer, load_expansion(expansion_dir))
 
 
 def base_rows(base: str) -> int | None:
@@ -120,3 +112,28 @@ def base_rows(base: str) -> int | None:
 
 def _holds_expansion(folder: str) -> bool:
     return (Path(folder).expanduser() / MANIFEST_NAME).is_file()
+
+
+def _pair(base: PreTrainedTokenizerBase, expanded: ExpandedTokenizer | None) -> Tokenizers:
+    if expanded is None:
+        known = KnownTokenizer(base, fingerprint(base))
+        return Tokenizers(known, known, None)
+    manifest = expanded.expansion
+    return Tokenizers(
+        KnownTokenizer(base, manifest.base_fingerprint),
+        KnownTokenizer(expanded.tokenizer, manifest.tokenizer_fingerprint),
+        expanded,
+    )
+
+
+def _problem(
+    extender: Extender, found: VocabularyExpansion, base: PreTrainedTokenizerBase
+) -> str | None:
+    """What an expansion is other than ``extender`` would make it, or None."""
+    try:
+        check_base(found, base)
+    except ValueError as error:
+        return str(error).rstrip(".")
+    if extender.has_built(found):
+        return None
+    return f"expected {extender.description()}, found {dict(found.extender)}"

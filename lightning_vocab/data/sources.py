@@ -91,6 +91,27 @@ def as_sources(
     return tuple(_settle(each, role) for each in values)
 
 
+def as_named_sources(
+    value: Mapping[str, SourceLike | Sequence[SourceLike]] | None, role: Role
+) -> dict[str, tuple[TextSource, ...]]:
+    """Sources by name, as `as_sources` gives them; the names become part of the log's keys.
+
+    Args:
+        value: A source or a list of sources for each name.
+        role: What the text is for.
+
+    Raises:
+        ValueError: If a name is ``train`` or has other signs than letters, digits and ``_ - .``.
+    """
+    for name in value or {}:
+        if name == "train" or re.fullmatch(r"[\w.-]+", name) is None:
+            raise ValueError(
+                f"Expected names of letters, digits, '_', '-' and '.', other than 'train', for the "
+                f"text for {role}; got {name!r}."
+            )
+    return {name: as_sources(each, role) for name, each in (value or {}).items()}
+
+
 def plain(value: Any) -> Any:
     """Sources, and lists and dicts of them, as the plain values that a checkpoint may hold."""
     if isinstance(value, TextSource):

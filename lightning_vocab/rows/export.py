@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 from typing import TypeVar
-from uuid import uuid4
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_vocab.placing import placed_whole
 from lightning_vocab.rows.locate import find_causal_lm, find_split, replace_module
 from lightning_vocab.rows.split import SplitHead
 from lightning_vocab.rows.ties import is_tied
@@ -53,16 +52,12 @@ def export_model(
     lm = find_causal_lm(model)
     plain = tokenizer.tokenizer if isinstance(tokenizer, ExpandedTokenizer) else tokenizer
     _check_ids(lm, tokenizer, plain)
-    partial = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
-    try:
-        _merged_twin(lm, plain).save_pretrained(partial)
-        plain.save_pretrained(partial)
+    with placed_whole(target) as fresh:
+        _merged_twin(lm, plain).save_pretrained(fresh)
+        plain.save_pretrained(fresh)
         if isinstance(tokenizer, ExpandedTokenizer):
             manifest = tokenizer.expansion.to_json()
-            (partial / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
-        _move(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     return target
 
 
@@ -172,18 +167,3 @@ def _num_rows(model: PreTrainedModel) -> int:
 
 def _constant(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=False)
-
-
-def _move(partial: Path, target: Path) -> None:
-    """Put the finished folder in its place; a former one stays until the new one is there."""
-    if not target.exists():
-        partial.rename(target)
-        return
-    former = target.with_name(f".{target.name}.{uuid4().hex[:8]}.former")
-    target.rename(former)
-    try:
-        partial.rename(target)
-    except OSError:
-        former.rename(target)
-        raise
-    shutil.rmtree(former)

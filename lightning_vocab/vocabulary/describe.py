@@ -9,7 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from lightning_vocab.vocabulary.backend_state import BackendState, collector_paused, read_state
+from lightning_vocab.vocabulary.backend_state import BackendState, read_state
+from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import (
     ExpandedTokenizer,
     NewToken,

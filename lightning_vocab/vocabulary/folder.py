@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from lightning_vocab.placing import placed_whole
+from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 
@@ -37,7 +37,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
         )
     source = str(folder) if folder.is_dir() else name
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), collector_paused():
             tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ValueError(
@@ -75,15 +75,9 @@ def save_expansion(
     _check_free(target, overwrite=overwrite)
     _check_fingerprint(expanded, "The tokenizer to be saved")
     manifest = expanded.expansion.to_json()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.new"
-    try:
-        fresh.mkdir()
+    with placed_whole(target) as fresh:
         expanded.tokenizer.save_pretrained(str(fresh))
         (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
-        _move_into_place(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
@@ -163,21 +157,6 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
             "another path."
         )
     raise FileExistsError(f"{target} exists and is not a folder: choose another path.")
-
-
-def _move_into_place(fresh: Path, target: Path) -> None:
-    """Rename, with the old folder kept aside until the new one stands."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    aside = fresh.with_suffix(".old")
-    target.rename(aside)
-    try:
-        fresh.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside)
 
 
 def _looks_local(name: str) -> bool:

@@ -9,11 +9,11 @@ from tokenizers import Tokenizer
 
 from lightning_vocab.vocabulary.backend_state import (
     BackendState,
-    collector_paused,
     read_state,
     reload_with,
 )
 from lightning_vocab.vocabulary.bpe_layout import BLANK
+from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.fingerprint import backend, canonical_text
 from lightning_vocab.vocabulary.merge_training import Merge
 

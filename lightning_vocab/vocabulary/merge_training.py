@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lightning_vocab.vocabulary.backend_state import collector_paused
 from lightning_vocab.vocabulary.bpe_layout import BpeLayout
+from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.units import FIRST_PRIVATE, SEPARATOR
 
 Merge = tuple[str, str]

@@ -22,11 +22,6 @@ from lightning_vocab.data.loader import (
     training_loader,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
-]
-
 
 class Numbers(Dataset[int]):
     """Row ``i`` is the number ``i``."""
@@ -128,7 +123,6 @@ MOMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 # fmt: on
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: next(iter(limit)))
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_resumed_run_sees_exactly_the_batches_that_were_left(
@@ -147,7 +141,6 @@ def test_resumed_run_sees_exactly_the_batches_that_were_left(
         assert rest.seen == whole.seen[recorded:], checkpoint.name
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resuming_a_resumed_run_still_keeps_the_order(tmp_path: Path) -> None:
     def fit(max_steps: int, ckpt_path: str | None = None) -> Recorder:
         module = Recorder()
@@ -166,7 +159,6 @@ def test_resuming_a_resumed_run_still_keeps_the_order(tmp_path: Path) -> None:
     assert rest.seen == whole.seen[6:]
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_batches_that_workers_fetched_ahead_are_not_lost(tmp_path: Path) -> None:
     whole = Recorder()
     trainer(tmp_path, max_epochs=2).fit(whole)
@@ -190,7 +182,6 @@ def fit_on_two_ranks(module: Recorder, folder: Path, *callbacks: Checkpoint, **o
 
 
 @pytest.mark.ddp
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resumed_ranks_see_the_batches_that_each_had_left(tmp_path: Path) -> None:
     whole = fit_on_two_ranks(Recorder(), tmp_path / "whole", max_epochs=2)
     inside = keep_all(tmp_path, every_n_train_steps=3)

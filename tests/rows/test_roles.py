@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from lightning_vocab.callbacks.roles import ParameterRoles, parameter_roles
+from lightning_vocab.rows.roles import ParameterRoles, parameter_roles
 from tests.callbacks.modules import ordinary_model, split_model
 
 DECODER = 2 * 9 + 1  # two layers of 4 + 3 matrices and 2 norms, and the last norm

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.optim import AdamW, Optimizer
+
+from lightning_vocab.resuming import configured_options, keep_configured_options
+from lightning_vocab.schedules import WarmupCosine
+
+
+def make_run(lr: float, decay: float, total_steps: int = 10) -> tuple[Optimizer, WarmupCosine]:
+    weight = torch.nn.Parameter(torch.ones(2))
+    group = {"name": "new_rows", "params": [weight], "lr": lr, "weight_decay": decay}
+    optimizer = AdamW([group])
+    return optimizer, WarmupCosine(optimizer, total_steps=total_steps, min_share=0.0)
+
+
+def take_steps(optimizer: Optimizer, schedule: WarmupCosine, count: int) -> None:
+    for _ in range(count):
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        schedule.step()
+
+
+def resume(
+    first: tuple[Optimizer, WarmupCosine], second: tuple[Optimizer, WarmupCosine]
+) -> list[str]:
+    optimizer, schedule = second
+    configured = configured_options(optimizer)
+    optimizer.load_state_dict(copy.deepcopy(first[0].state_dict()))
+    schedule.load_state_dict(copy.deepcopy(first[1].state_dict()))
+    return keep_configured_options(optimizer, [schedule], configured)
+
+
+def test_a_resumed_run_trains_with_the_rate_and_decay_it_was_given() -> None:
+    first = make_run(lr=1.0, decay=0.1)
+    take_steps(*first, 4)
+    second = make_run(lr=0.5, decay=0.2)
+    changes = resume(first, second)
+    assert len(changes) == 2
+    group = second[0].param_groups[0]
+    assert group["weight_decay"] == 0.2
+    straight = make_run(lr=0.5, decay=0.2)
+    take_steps(*straight, 4)
+    assert group["lr"] == pytest.approx(straight[0].param_groups[0]["lr"])
+    take_steps(*second, 1)
+    take_steps(*straight, 1)
+    assert group["lr"] == pytest.approx(straight[0].param_groups[0]["lr"])
+
+
+def test_nothing_is_touched_where_nothing_was_changed() -> None:
+    first = make_run(lr=1.0, decay=0.1)
+    take_steps(*first, 4)
+    second = make_run(lr=1.0, decay=0.1)
+    assert resume(first, second) == []
+    assert second[0].param_groups[0]["lr"] == first[0].param_groups[0]["lr"]
+
+
+def test_momentum_is_the_checkpoints() -> None:
+    first = make_run(lr=1.0, decay=0.1)
+    take_steps(*first, 4)
+    second = make_run(lr=0.5, decay=0.1)
+    resume(first, second)
+    (state,) = second[0].state.values()
+    assert float(state["step"]) == 4
+
+
+def test_a_resumed_run_may_be_longer_than_its_checkpoint_planned() -> None:
+    first = make_run(lr=1.0, decay=0.0, total_steps=10)
+    take_steps(*first, 4)
+    second = make_run(lr=1.0, decay=0.0, total_steps=20)
+    resume(first, second)
+    straight = make_run(lr=1.0, decay=0.0, total_steps=20)
+    take_steps(*straight, 5)
+    take_steps(*second, 1)
+    assert second[0].param_groups[0]["lr"] == pytest.approx(straight[0].param_groups[0]["lr"])
