@@ -196,7 +196,8 @@ class VocabExpansionModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Mean next-token loss in nats, logged as ``train/loss_nats``."""
         loss: Tensor = self(batch)
-        self.log("train/loss_nats", loss, prog_bar=True, batch_size=len(batch["input_ids"]))
+        size = len(batch["input_ids"])
+        self.log("train/loss_nats", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     @override
@@ -284,7 +285,9 @@ class VocabExpansionModule(LightningModule):
 
     def _log_bits(self, stage: str) -> None:
         for source, metric in self._bits.items():
-            self.log(f"{stage}/bits_per_byte/{source}", metric.compute(), prog_bar=True)
+            # compute() has summed over ranks, so their values are equal and the mean changes none.
+            value = metric.compute()
+            self.log(f"{stage}/bits_per_byte/{source}", value, prog_bar=True, sync_dist=True)
 
     # --- the optimizer and the checkpoint --------------------------------------------------------
 

@@ -145,7 +145,7 @@ def write_whole(place: Path, write: Callable[[Path], None]) -> None:
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """The folder that ``cache_dir`` names; ``lightning_vocab`` in the cache of `datasets` if None."""
+    """The folder that ``cache_dir`` names, or ``lightning_vocab`` in the cache of `datasets`."""
     if cache_dir is None:
         return Path(datasets.config.HF_DATASETS_CACHE) / "lightning_vocab"
     return Path(cache_dir).expanduser()

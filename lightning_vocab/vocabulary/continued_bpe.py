@@ -135,13 +135,13 @@ class ContinuedBPE(Extender):
         self, layout: BpeLayout, counts: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """Code points that become tokens, the most frequent first."""
-        counts = counts.copy()
+        codes = np.flatnonzero(counts)
         if self.scripts:
-            counts[script_table(self.scripts) != WANTED] = 0
-        by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-        before = np.cumsum(counts[by_count]) - counts[by_count]
-        is_covered = before >= self.character_coverage * counts.sum()
-        chosen = by_count[~is_covered & (counts[by_count] >= self.min_frequency)]
+            codes = codes[script_table(self.scripts)[codes] == WANTED]
+        codes = codes[np.argsort(-counts[codes], kind="stable")]
+        before = np.cumsum(counts[codes]) - counts[codes]
+        is_needed = before < self.character_coverage * counts[codes].sum()
+        chosen = codes[is_needed & (counts[codes] >= self.min_frequency)]
         allowed = [code for code in chosen if layout.is_allowed(chr(code))]
         return np.array(allowed[: self.num_new_tokens], np.int64)
 

@@ -87,7 +87,7 @@ class CpuBudget(Callback):
 def source(text: str, max_documents: int | None = None) -> TextSource:
     """`PATH` or `PATH@SPLIT`, such as `thai.jsonl@train[:95%]`."""
     path, _, split = text.partition("@")
-    return TextSource(path=path, split=split or "train", max_documents=max_documents)
+    return TextSource(path=path, split=split or None, max_documents=max_documents)
 
 
 def run(options: argparse.Namespace, *, expanded: bool) -> tuple[Curve, ExpansionReport | None]:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from lightning_vocab.vocabulary import (
     AddTokens,
@@ -17,7 +18,6 @@ from lightning_vocab.vocabulary.fingerprint import backend
 
 FOLDERS = (
     ("tokenizers/gpt2", False),
-    ("tokenizers/qwen2.5", True),
     ("tokenizers/llama2", False),
     ("tokenizers/phi3-mini", True),
     ("tokenizers/t5-small", True),
@@ -122,6 +122,22 @@ def test_a_tokenizer_with_added_tokens_can_be_continued(tokenizer: PreTrainedTok
     grown = ContinuedBPE(1).extend(first, ["qk<|x|>qk"])
     assert grown.expansion.new_ids == (301,)
     assert grown.tokenizer.encode("qk<|x|>") == [301, 300]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_class_that_rebuilds_its_backend_reloads_with_the_tokens(
+    special: bool, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = json.loads(backend(tokenizer).to_str())["model"]
+    merges: Any = [tuple(merge) for merge in model["merges"]]
+    base = Qwen2Tokenizer(vocab=model["vocab"], merges=merges)
+    base.add_tokens(["<|im_start|>"], special_tokens=True)
+    first = len(base)
+    expanded = AddTokens(["<|tool|>"], special=special).extend(base)
+    reloaded = AutoTokenizer.from_pretrained(save_expansion(expanded, tmp_path / "expansion"))
+    assert type(reloaded) is Qwen2Tokenizer
+    assert reloaded.encode("a<|tool|>") == [*base.encode("a"), first]
+    assert reloaded.special_tokens_map == base.special_tokens_map
 
 
 @pytest.mark.assets

@@ -13,7 +13,6 @@ FOLDERS = (
     "lm/english-4M",
     "tokenizers/gpt2",
     "tokenizers/qwen2.5",
-    "tokenizers/llama3",
     "tokenizers/llama2",
     "tokenizers/phi3-mini",
     "tokenizers/storyllamas-4096",

@@ -155,7 +155,6 @@ def test_saved_folder_reloads_to_the_same_tokenizer(grown: Grown, saved: Path) -
     assert reloaded.chat_template == CHAT_TEMPLATE
     assert reloaded.special_tokens_map == grown.base.special_tokens_map
     assert backend(reloaded).to_str() == grown.new.to_str()
-    assert reloaded.get_vocab() == grown.expanded.tokenizer.get_vocab()
     assert fingerprint(reloaded) == grown.expanded.expansion.tokenizer_fingerprint
     chat = [{"role": "user", "content": "สวัสดี"}]
     assert reloaded.apply_chat_template(chat, tokenize=False) == "สวัสดี"
