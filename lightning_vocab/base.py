@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -24,7 +26,7 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
     if dtype != "auto" and dtype not in _DTYPES:
         raise ValueError(f"Expected a dtype of {[*_DTYPES, 'auto']}, got {dtype!r}.")
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=_DTYPES.get(dtype, dtype), output_loading_info=True
         )
     except (OSError, ValueError) as error:
@@ -32,6 +34,7 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
             f"{base!r} gives no causal language model: expected 'demo', a folder with config.json "
             f"and weights, or a hub id that can be reached. {type(error).__name__}: {error}"
         ) from error
+    model, report = loaded
     if report["missing_keys"]:
         raise ValueError(
             f"{base!r} is no whole causal language model: as {type(model).__name__} it lacks the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -56,7 +57,7 @@ def export(
         expansion_dir: Where the expansion folder is now, if it has moved since the run.
         overwrite: Whether an existing folder may be replaced.
     """
-    moved = {} if expansion_dir is None else {"expansion_dir": expansion_dir}
+    moved: dict[str, Any] = {} if expansion_dir is None else {"expansion_dir": expansion_dir}
     module = VocabExpansionModule.load_from_checkpoint(checkpoint, map_location="cpu", **moved)
     module.export(out, overwrite=overwrite)
     Console().print(f"Exported to {out}")

@@ -36,7 +36,12 @@ def parameter_groups(
     narrow = [p for p in backbone if p.ndim < 2]
     table = (
         ("new_rows", roles.new_rows, learning_rates["new_rows"], weight_decay_rows),
-        ("old_rows", roles.old_rows + roles.embedding, learning_rates["old_rows"], weight_decay_rows),
+        (
+            "old_rows",
+            roles.old_rows + roles.embedding,
+            learning_rates["old_rows"],
+            weight_decay_rows,
+        ),
         ("backbone_decay", wide, learning_rates["backbone"], weight_decay_backbone),
         ("backbone_no_decay", narrow, learning_rates["backbone"], 0.0),
     )

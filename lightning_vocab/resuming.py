@@ -44,7 +44,7 @@ def keep_configured_options(
     for index, group in enumerate(optimizer.param_groups):
         options = configured[group["name"]]
         for key, value in options.items():
-            restored = group.get("initial_lr", group["lr"]) if key == "lr" else group.get(key)
+            restored: Any = group.get("initial_lr", group["lr"]) if key == "lr" else group.get(key)
             if restored == value:
                 continue
             changes.append(f"{group['name']}: {key} {value} (the checkpoint has {restored})")

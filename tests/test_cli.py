@@ -73,13 +73,11 @@ def test_fit_builds_the_expansion_trains_in_two_stages_reports_and_exports(
     printed = capsys.readouterr().out
     assert "Vocabulary expansion: before and after" in printed
     tokenizer = AutoTokenizer.from_pretrained("export")
-    model = AutoModelForCausalLM.from_pretrained("export")
+    model: Any = AutoModelForCausalLM.from_pretrained("export")
     assert len(tokenizer) == 312 == model.get_input_embeddings().weight.shape[0]
 
 
-def test_the_report_says_before_what_the_base_itself_scores(
-    base_folder: str, folder: Path
-) -> None:
+def test_the_report_says_before_what_the_base_itself_scores(base_folder: str, folder: Path) -> None:
     main(["fit", *arguments(base_folder), *callback("ExpansionReport", path="report.json")])
     rows = {row["name"]: row for row in json.loads((folder / "report.json").read_text())}
     model = AutoModelForCausalLM.from_pretrained(base_folder).eval()
@@ -123,7 +121,8 @@ def test_export_writes_a_plain_folder_from_a_checkpoint(base_folder: str, folder
     (checkpoint,) = (folder / "run").rglob("*.ckpt")
     main(["export", str(checkpoint), "out"])
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    matrix = AutoModelForCausalLM.from_pretrained("out").get_input_embeddings().weight
+    exported: Any = AutoModelForCausalLM.from_pretrained("out")
+    matrix = exported.get_input_embeddings().weight
     assert torch.equal(matrix[300:], state["model.model.embed_tokens.rows.new"])
     with pytest.raises(FileExistsError, match="out"):
         main(["export", str(checkpoint), "out"])

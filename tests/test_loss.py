@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +25,7 @@ from transformers import (
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.rows import base_view
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -47,7 +50,7 @@ def reference(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).double(), batch["labels"][:, 1:].flatten())
 
 
-MODELS = {
+MODELS: dict[str, Callable[[], Any]] = {
     "gemma2 (cap)": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=2.0)
     ),
@@ -68,7 +71,9 @@ def test_the_streamed_loss_is_the_loss_of_the_models_own_logits(name: str) -> No
             parameter.add_(0.3 * torch.randn_like(parameter))
     loss, batch = NextTokenLoss(model, chunk_size=5), make_batch(50)
     assert loss.check(batch)
-    torch.testing.assert_close(loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_nats_are_zero_where_nothing_is_scored_and_sum_to_the_mean(model: LlamaForCausalLM) -> None:
@@ -90,19 +95,22 @@ class _Twisted(LlamaForCausalLM):
 def test_a_model_whose_loss_differs_is_scored_by_its_own_with_a_warning() -> None:
     from tests.conftest import make_model
 
-    model = _Twisted(make_model().config).eval()
+    model: Any = _Twisted(make_model().config)
+    model.eval()
     loss, batch = NextTokenLoss(model), make_batch(300)
     with pytest.warns(UserWarning, match="differs from the loss of _Twisted"):
         assert not loss.check(batch)
-    torch.testing.assert_close(loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5
+    )
     assert loss.mean_nats(batch).requires_grad
 
 
 def test_the_base_view_scores_with_the_old_rows_alone(model: LlamaForCausalLM) -> None:
-    from tests.expanded import make_expanded
     from lightning_vocab.initializers import SubwordMean
     from lightning_vocab.rows import expand_model
     from tests.conftest import make_tokenizer
+    from tests.expanded import make_expanded
 
     batch = make_batch(300)
     before = NextTokenLoss(model).nats(batch)

@@ -163,7 +163,7 @@ def test_predict_continues_prompts_as_the_model_generates(
     module.configure_model()
     module.hparams["max_new_tokens"] = 5
     tokenizer = module.tokenizer
-    prompt = DataLoader(
+    prompt: DataLoader[Any] = DataLoader(
         ["zebra quartz"],  # type: ignore[arg-type]  # a list is a map-style dataset
         collate_fn=lambda rows: dict(tokenizer(rows, return_tensors="pt")),
     )
@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_before_any_weight_is_load
     other = AddTokens(["<|tool|>"]).extend(load_tokenizer(base_folder), [], base_rows=300)
     folder = save_expansion(other, tmp_path / "other")
     fresh = VocabExpansionModule(base=base_folder, expansion_dir=str(folder))
-    with pytest.raises(ValueError, match="12 new tokens .* this run has 1 new tokens"):
+    with pytest.raises(ValueError, match=r"12 new tokens .* this run has 1 new tokens"):
         make_trainer(tmp_path, max_steps=8).fit(fresh, loader, ckpt_path=tmp_path / "a.ckpt")
     plain = VocabExpansionModule(base=base_folder)
     with pytest.raises(ValueError, match="this run has the base's own vocabulary"):
@@ -249,7 +249,11 @@ def test_a_subclass_overrides_one_step_and_keeps_the_rest(
 
 def test_a_base_that_is_no_causal_lm_is_refused(tmp_path: Path) -> None:
     config = BertConfig(
-        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
     )
     BertModel(config).save_pretrained(tmp_path / "bert")
     make_tokenizer().save_pretrained(tmp_path / "bert")

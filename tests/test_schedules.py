@@ -20,7 +20,7 @@ def make_optimizer() -> Optimizer:
 def rates(schedule: WarmupCosine, steps: int) -> list[list[float]]:
     seen = []
     for _ in range(steps):
-        seen.append(schedule.get_last_lr())
+        seen.append([float(rate) for rate in schedule.get_last_lr()])
         schedule.optimizer.step()
         schedule.step()
     return seen
@@ -36,7 +36,11 @@ def test_the_rate_rises_linearly_then_follows_the_cosine_of_its_formula() -> Non
 
 def test_a_group_that_starts_later_warms_up_from_its_own_start() -> None:
     schedule = WarmupCosine(
-        make_optimizer(), total_steps=100, warmup_steps=4, min_share=1.0, starts={"backbone_decay": 5}
+        make_optimizer(),
+        total_steps=100,
+        warmup_steps=4,
+        min_share=1.0,
+        starts={"backbone_decay": 5},
     )
     backbone = [pair[1] for pair in rates(schedule, 10)]
     assert backbone == pytest.approx([0] * 5 + [0.025, 0.05, 0.075, 0.1, 0.1])

@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from lightning_vocab.callbacks.held_rows import HeldRows
 from lightning_vocab.callbacks.phase import PhaseCallback, PhaseControl
-from lightning_vocab.rows.roles import embedding_parameters
 from lightning_vocab.rows.locate import find_split
+from lightning_vocab.rows.roles import embedding_parameters
 from lightning_vocab.vocabulary.folder import load_expansion
 
 

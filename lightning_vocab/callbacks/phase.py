@@ -12,9 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from lightning_vocab.rows.roles import PHASES, ParameterRoles, Phase, parameter_roles
 from lightning_vocab.distributed import refuse_unsupported_strategy, rewrap
 from lightning_vocab.rows.locate import find_causal_lm
+from lightning_vocab.rows.roles import PHASES, ParameterRoles, Phase, parameter_roles
 
 
 class PhaseCallback(Callback):

@@ -9,5 +9,5 @@ BASE_FOLDER = Path(__file__).parent / "base"
 
 
 def resolve_base(base: str) -> str:
-    """The folder of the bundled model for ``demo``; any other name (a folder, a hub id) as it is."""
+    """The folder of the bundled model for ``demo``; a folder or a hub id as it is."""
     return str(BASE_FOLDER) if base == "demo" else base

@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def crossing(better: Curve, worse: Curve) -> float | None:
 def at(curve: Curve, seconds: float) -> float:
     """The curve's new-domain value at a time, by linear interpolation."""
     points = list(zip(curve.cpu_seconds, curve.new_domain, strict=True))
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= seconds <= x1:
             return y0 + (y1 - y0) * (seconds - x0) / (x1 - x0)
     return points[-1][1]
@@ -179,7 +180,9 @@ def show(curves: list[Curve], out: Path, title: str) -> None:
         for row in zip(
             curve.cpu_seconds, curve.steps, curve.new_domain, curve.old_domain, strict=True
         ):
-            table.add_row(curve.name, f"{row[0]:.0f}", str(row[1]), f"{row[2]:.4f}", f"{row[3]:.4f}")
+            table.add_row(
+                curve.name, f"{row[0]:.0f}", str(row[1]), f"{row[2]:.4f}", f"{row[3]:.4f}"
+            )
         axes[0].plot(curve.cpu_seconds, curve.new_domain, marker="o", label=curve.name)
         axes[1].plot(curve.cpu_seconds, curve.old_domain, marker="o", label=curve.name)
     for axis, domain in zip(axes, ("new domain", "old domain"), strict=True):
