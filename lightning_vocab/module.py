@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import rank_zero_info
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -19,11 +18,11 @@ from lightning_vocab.demo import resolve_base
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.initializers import Initializer, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
-from lightning_vocab.metrics import BitsPerByte
 from lightning_vocab.parameter_groups import parameter_groups
 from lightning_vocab.resuming import configured_options, keep_configured_options
 from lightning_vocab.rows.expand import expand_model
 from lightning_vocab.rows.export import export_model
+from lightning_vocab.scoring import ScoredModule, log_fertility
 from lightning_vocab.vocabulary import (
     ExpandedTokenizer,
     VocabularyExpansion,
@@ -36,7 +35,7 @@ MANIFEST_KEY = "vocab_expansion"
 """Entry of a checkpoint that holds the manifest of its vocabulary."""
 
 
-class VocabExpansionModule(LightningModule):
+class VocabExpansionModule(ScoredModule):
     """Any causal language model with a grown vocabulary, ready for a Trainer.
 
     The model is loaded and expanded in `configure_model`: old and new rows become two Parameters,
@@ -113,8 +112,6 @@ class VocabExpansionModule(LightningModule):
         self.expanded: ExpandedTokenizer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._loss: NextTokenLoss | None = None
-        self._loss_is_checked = False
-        self._bits: dict[str, BitsPerByte] = {}
         self._options: dict[str, dict[str, Any]] = {}
 
     # --- the model -------------------------------------------------------------------------------
@@ -165,6 +162,7 @@ class VocabExpansionModule(LightningModule):
         return self._tokenizer
 
     @property
+    @override
     def loss(self) -> NextTokenLoss:
         """The loss over the model, streamed where the model allows it."""
         if self._loss is None:
@@ -187,9 +185,7 @@ class VocabExpansionModule(LightningModule):
     @override
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean next-token loss of a batch in nats, a scalar."""
-        if not self._loss_is_checked:
-            self.loss.check(batch)
-            self._loss_is_checked = True
+        self.check_loss(batch)
         return self.loss.mean_nats(batch)
 
     @override
@@ -199,38 +195,6 @@ class VocabExpansionModule(LightningModule):
         size = len(batch["input_ids"])
         self.log("train/loss_nats", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
-
-    @override
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums of bits and bytes anew."""
-        self._bits = {}
-
-    @override
-    def validation_step(
-        self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Add the batch to its source's bits per byte."""
-        self._score(batch, self._source_name("val", dataloader_idx))
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/bits_per_byte/<source>``, summed over all ranks."""
-        self._log_bits("val")
-
-    @override
-    def on_test_epoch_start(self) -> None:
-        """Start the sums of bits and bytes anew."""
-        self._bits = {}
-
-    @override
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add the batch to its source's bits per byte."""
-        self._score(batch, self._source_name("test", dataloader_idx))
-
-    @override
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/bits_per_byte/<source>``, summed over all ranks."""
-        self._log_bits("test")
 
     @override
     def predict_step(
@@ -246,48 +210,6 @@ class VocabExpansionModule(LightningModule):
         )
         continued = output[:, batch["input_ids"].shape[1] :]
         return self.tokenizer.batch_decode(continued, skip_special_tokens=True)
-
-    def bits_per_byte(self, batches: Any) -> BitsPerByte:
-        """Score batches of whole documents; for use outside a Trainer's loop.
-
-        Args:
-            batches: Batches as the validation step gets them, with ``num_bytes (batch,)``.
-
-        Returns:
-            The metric; its ``compute`` sums over all ranks.
-        """
-        metric = BitsPerByte().to(self.device)
-        was_training = self.language_model.training
-        self.language_model.eval()
-        for batch in batches:
-            moved = {key: value.to(self.device) for key, value in batch.items()}
-            metric.update(self.loss.nats(moved), moved["num_bytes"])
-        self.language_model.train(was_training)
-        return metric
-
-    def _score(self, batch: dict[str, Tensor], source: str) -> None:
-        if "num_bytes" not in batch:
-            raise ValueError(
-                "A validation batch needs num_bytes (batch,): the UTF-8 bytes of each row's text, "
-                f"without which there are no bits per byte; got {sorted(batch)}."
-            )
-        if not self._loss_is_checked:
-            self.loss.check(batch)
-            self._loss_is_checked = True
-        if source not in self._bits:
-            self._bits[source] = BitsPerByte().to(self.device)
-        self._bits[source].update(self.loss.nats(batch), batch["num_bytes"])
-
-    def _source_name(self, stage: str, index: int) -> str:
-        datamodule = getattr(self._trainer, "datamodule", None)
-        names = getattr(datamodule, f"{stage}_names", None)
-        return names[index] if names else str(index)
-
-    def _log_bits(self, stage: str) -> None:
-        for source, metric in self._bits.items():
-            # compute() has summed over ranks, so their values are equal and the mean changes none.
-            value = metric.compute()
-            self.log(f"{stage}/bits_per_byte/{source}", value, prog_bar=True, sync_dist=True)
 
     # --- the optimizer and the checkpoint --------------------------------------------------------
 
@@ -321,7 +243,8 @@ class VocabExpansionModule(LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        """Hold to the rates and decays that this run was given, not to a checkpoint's."""
+        """Log the fertility; hold to the rates and decays of this run, not to a checkpoint's."""
+        log_fertility(self.trainer)
         if not self._options:  # a subclass configures optimizers of its own
             return
         schedulers = [each.scheduler for each in self.trainer.lr_scheduler_configs]

@@ -14,11 +14,11 @@ PACKAGE = Path(lightning_vocab.__file__).parent
 ROOMS_BELOW = {  # a room imports from these and from itself
     "functional": set(),
     "demo": {"functional"},
-    "vocabulary": {"functional", "placing"},
+    "vocabulary": {"functional"},
     "initializers": {"functional", "vocabulary"},
-    "rows": {"functional", "vocabulary", "initializers", "placing"},
+    "rows": {"functional", "vocabulary", "initializers"},
     "metrics": {"functional", "vocabulary"},
-    "data": {"functional", "vocabulary", "demo", "placing"},
+    "data": {"functional", "vocabulary", "demo"},
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

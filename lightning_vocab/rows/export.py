@@ -9,13 +9,13 @@ from typing import TypeVar
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_vocab.placing import placed_whole
 from lightning_vocab.rows.locate import find_causal_lm, find_split, replace_module
 from lightning_vocab.rows.split import SplitHead
 from lightning_vocab.rows.ties import is_tied
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
+from lightning_vocab.vocabulary.placing import placed_whole
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
