@@ -49,7 +49,6 @@ def small(base: str, grown: bool) -> list[str]:
             "data.extender.num_new_tokens": 12,
             "data.extender.min_frequency": 2,
             "data.extender.scripts": "null",
-            "data.extend_on": "text.jsonl",
         }
     return [f"--{key}={value}" for key, value in options.items()]
 
@@ -94,3 +93,15 @@ def test_the_callbacks_recipe_leaves_old_rows_bit_equal() -> None:
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     assert recipe.main(max_steps=6, root="run") == 0.0
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "two_stage.yaml"])
+def test_the_vocabulary_grows_on_the_text_that_the_user_names(
+    name: str, base_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--model.base={base_folder}", "--data.train=text.jsonl"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(RECIPES / name), *options, "--print_config"])
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert data["train"] == "text.jsonl"
+    assert data["extend_on"] is None

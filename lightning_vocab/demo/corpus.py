@@ -1,7 +1,7 @@
 """Text that every CPython installation carries: English prose and Python source, read in place.
 
-Both sources are split into train and validation by module, so a docstring that the English model
-was validated on never comes back in the source code that a grown model trains on.
+Both sources are split into train and validation by module, the same modules for both. Docstrings
+are copied between modules, so prose is not validated on where training text has the same paragraph.
 """
 
 from __future__ import annotations
@@ -89,7 +89,12 @@ def _prose_documents() -> tuple[tuple[str, str], ...]:
         ((f"topic {name}", topics[name]) for name in sorted(topics)),
         ((name, "\n\n".join(_docstrings(path))) for name, path in _modules()),
     )
-    documents = ((name, "\n\n".join(_paragraphs(text))) for name, text in texts)
+    paragraphs = [(name, list(_paragraphs(text))) for name, text in texts]
+    trained = {each for name, some in paragraphs if _is_in("train", name) for each in some}
+    documents = []
+    for name, some in paragraphs:
+        kept = some if _is_in("train", name) else [each for each in some if each not in trained]
+        documents.append((name, "\n\n".join(kept)))
     return tuple((name, text) for name, text in documents if len(text) >= MIN_CHARACTERS)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from lightning_vocab.demo.corpus import MIN_CHARACTERS, Split, code, english
 
+SPLITS: tuple[Split, Split] = ("train", "validation")
 Source = Callable[[Split], Iterator[str]]
 
 
@@ -24,6 +25,15 @@ def test_a_module_held_out_of_the_prose_is_held_out_of_the_code() -> None:
     # The first line of a module's docstring stands in its source as it is.
     first_lines = [text.splitlines()[0] for text in held_out_prose]
     assert sum(line in held_out_code for line in first_lines) > len(first_lines) / 3
+
+
+def test_no_paragraph_of_prose_is_in_both_splits() -> None:
+    train, validation = (
+        {paragraph for text in english(split) for paragraph in text.split("\n\n")}
+        for split in SPLITS
+    )
+    assert len(validation) > 100
+    assert not train & validation
 
 
 def test_documents_are_not_tiny() -> None:
