@@ -12,6 +12,16 @@ from lightning_vocab.rows.locate import is_causal_lm
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a name of a dtype that `load_base_model` does not know.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ValueError(f"Expected a dtype of {[*_DTYPES, 'auto']}, got {dtype!r}.")
+
+
 def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
     """A causal language model from a local folder or the hub.
 
@@ -21,10 +31,9 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
 
     Raises:
         ValueError: If the dtype has another name, nothing is found under ``base``, or what is found
-            is not a whole causal language model with an embedding and a head.
+            is not a whole causal language model with an embedding and a head, or sees later tokens.
     """
-    if dtype != "auto" and dtype not in _DTYPES:
-        raise ValueError(f"Expected a dtype of {[*_DTYPES, 'auto']}, got {dtype!r}.")
+    check_dtype(dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=_DTYPES.get(dtype, dtype), output_loading_info=True
@@ -46,4 +55,31 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
             "causal language model; encoders and encoder-decoders cannot be grown here."
         )
     assert isinstance(model, PreTrainedModel)
+    if not _is_causal(model):
+        raise ValueError(
+            f"{base!r} loads as a {type(model).__name__} whose logits depend on later tokens: "
+            "expected a causal language model, got an encoder, whose loss and bits per byte would "
+            "mean nothing. Choose the folder of a decoder."
+        )
     return model
+
+
+@torch.no_grad()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the logits at the first of eight tokens stay when all later tokens change.
+
+    Asked of the forward itself: configs name what makes a model causal in different ways. Another
+    grouping of the tokens (mixtures of experts) may round differently, so square root of the
+    dtype's precision is let through; what an encoder sees of later tokens is far more.
+    """
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    num_rows = len(weight)
+    ids = torch.arange(8, device=model.device) * max(1, num_rows // 8) % num_rows
+    changed = (ids + 1) % num_rows
+    changed[0] = ids[0]
+    both = torch.stack([ids, changed])
+    logits = model(input_ids=both, attention_mask=torch.ones_like(both), use_cache=False).logits
+    one, other = logits[:, 0]
+    bound = torch.finfo(one.dtype).eps ** 0.5 * one.abs().max()
+    return not bool((one - other).abs().max() > bound)

@@ -53,7 +53,9 @@ class VocabDataModule(LightningDataModule):
         expansion_dir: The expansion folder. Without an extender it must exist. None trains with
             the base's own vocabulary.
         extender: Grows the tokenizer when the expansion folder does not exist; a folder that exists
-            must have been made by the same extender from the same base.
+            must have been made by the same extender from the same base and text. Text is the same
+            by names and sizes of files and options of sources; text that was moved or touched
+            draws a warning, and a folder without a note of its text (grown_on.json) is taken.
         train: Text to train on: a source, its path, or a list of them.
         val: Text to validate on, by name; the names appear in the keys of the log.
         test: Text to test on, by name.
@@ -73,7 +75,7 @@ class VocabDataModule(LightningDataModule):
             None.
         seed: Seed of the order of the training rows.
         overwrite_expansion: Whether to replace an expansion folder that another extender or base
-            made.
+            made, or that was grown on other text.
 
     Raises:
         ValueError: If a size is too small, there is an extender but no expansion folder, or a
@@ -144,10 +146,17 @@ class VocabDataModule(LightningDataModule):
             return chain.from_iterable(map(self.plan.cache.read, self.extend_on))
 
         if self.extender is None:
-            tokenizers = load_tokenizers(base, folder)
+            tokenizers = load_tokenizers(base, folder, block_size=self.hparams["block_size"])
         else:
-            overwrite = self.overwrite_expansion
-            tokenizers = grow(self.extender, base, folder, texts, overwrite=overwrite)
+            tokenizers = grow(
+                self.extender,
+                base,
+                folder,
+                texts,
+                sources=self.extend_on,
+                block_size=self.hparams["block_size"],
+                overwrite=self.overwrite_expansion,
+            )
         self.plan.prepare(roles, tokenizers)
         if "train" in roles:
             self.plan.fertility(tokenizers)
@@ -156,7 +165,8 @@ class VocabDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load the tokenizers and the fertility on this rank; nothing is built here."""
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
-        self._tokenizers = load_tokenizers(base, folder)
+        block_size = self.hparams["block_size"]
+        self._tokenizers = load_tokenizers(base, folder, block_size=block_size)
         if "train" in _ROLES[stage]:
             self._fertility = self.plan.fertility(self._tokenizers)
 

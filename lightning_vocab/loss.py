@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -21,6 +22,22 @@ IGNORE_INDEX = -100
 """Label of a position that is not scored."""
 
 _PROBE_ROWS, _PROBE_POSITIONS = 2, 128
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every submodule then returns to the mode that it had.
+
+    Args:
+        module: The module.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class NextTokenLoss:
@@ -39,6 +56,7 @@ class NextTokenLoss:
     def __init__(self, model: PreTrainedModel, chunk_size: int = 512) -> None:
         self.model = model
         self.chunk_size = chunk_size
+        self._split = find_split(model)
         self.is_streamed = model.base_model is not model
         config = model.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -90,26 +108,30 @@ class NextTokenLoss:
     def check(self, batch: Mapping[str, Tensor]) -> bool:
         """Compare the streamed loss with the model's own on a corner of one batch.
 
+        Both are computed without dropout, which also leaves the random numbers of the run alone.
         Where they differ the model's own loss is used from then on, with a warning.
 
         Args:
             batch: As in `mean_nats`.
 
         Returns:
-            Whether the streamed form is used.
+            Whether the comparison is made; a corner without a scored position says nothing.
         """
         if not self.is_streamed:
             rank_zero_warn(
                 f"{type(self.model).__name__} has no backbone of its own, so the loss builds all "
                 "logits: expect the memory of (batch, time, rows)."
             )
-            return False
+            return True
         names = ("input_ids", "labels", "attention_mask")
         corner = {k: batch[k][:_PROBE_ROWS, :_PROBE_POSITIONS] for k in names if k in batch}
-        streamed, own = self.nats(corner), self._plain_nats(corner)
+        if not (corner["labels"][:, 1:] != IGNORE_INDEX).any():
+            return False
+        with evaluating(self.model):
+            streamed, own = self.nats(corner), self._plain_nats(corner)
         half = own.dtype != torch.float64 and self.model.dtype in (torch.float16, torch.bfloat16)
         tolerance = 5e-2 if half else 1e-3
-        difference = float((streamed - own).abs().mean()) if own.numel() else 0.0
+        difference = float((streamed - own).abs().mean())
         if difference > tolerance * max(1.0, float(own.mean())):
             rank_zero_warn(
                 f"The streamed loss differs from the loss of {type(self.model).__name__} by "
@@ -117,7 +139,7 @@ class NextTokenLoss:
                 "its loss than a scale and a cap. Its own loss is used, which builds all logits."
             )
             self.is_streamed = False
-        return self.is_streamed
+        return True
 
     def _hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Hidden states that predict the next token, ``(batch, time - 1, dim)``."""
@@ -146,9 +168,8 @@ class NextTokenLoss:
 
     def _head(self, targets: Tensor) -> tuple[Tensor, list[RowBlock]]:
         """The targets as columns of the head's blocks, and the blocks."""
-        split = find_split(self.model)
-        if split is None:
+        if self._split is None:
             head = self.model.get_output_embeddings()
             return targets, [RowBlock(head.weight, head.bias)]
-        rows = split[1].rows
+        rows = self._split[1].rows
         return rows.columns(targets), rows.blocks()

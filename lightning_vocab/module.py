@@ -9,30 +9,27 @@ from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
-from lightning_vocab.base import load_base_model
+from lightning_vocab.base import check_dtype, load_base_model
+from lightning_vocab.checkpoints import MANIFEST_KEY, OPTIONS_KEY, refuse_other_vocabulary
 from lightning_vocab.demo import resolve_base
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.initializers import Initializer, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.parameter_groups import parameter_groups
-from lightning_vocab.resuming import configured_options, keep_configured_options
+from lightning_vocab.resuming import Options, configured_options, keep_configured_options
 from lightning_vocab.rows.expand import expand_model
 from lightning_vocab.rows.export import export_model
 from lightning_vocab.scoring import ScoredModule, log_fertility
 from lightning_vocab.vocabulary import (
     ExpandedTokenizer,
-    VocabularyExpansion,
     check_base,
     load_expansion,
     load_tokenizer,
 )
-
-MANIFEST_KEY = "vocab_expansion"
-"""Entry of a checkpoint that holds the manifest of its vocabulary."""
 
 
 class VocabExpansionModule(ScoredModule):
@@ -101,6 +98,7 @@ class VocabExpansionModule(ScoredModule):
             max_new_tokens,
             1 if pad_to_multiple_of is None else pad_to_multiple_of,
         )
+        check_dtype(dtype)
         if min(sizes) < 1:
             raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
         # Callables and objects stay out: a checkpoint holds plain values and loads weights_only.
@@ -112,7 +110,8 @@ class VocabExpansionModule(ScoredModule):
         self.expanded: ExpandedTokenizer | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._loss: NextTokenLoss | None = None
-        self._options: dict[str, dict[str, Any]] = {}
+        self._options: Options = {}
+        self._saved_options: Options = {}
 
     # --- the model -------------------------------------------------------------------------------
 
@@ -132,7 +131,7 @@ class VocabExpansionModule(ScoredModule):
         self._tokenizer = load_tokenizer(base)
         if folder is not None:
             self.expanded = load_expansion(folder)
-            check_base(self.expanded.expansion, self._tokenizer)
+            check_base(self.expanded, self._tokenizer)
             self._tokenizer = self.expanded.tokenizer
             expand_model(
                 model,
@@ -201,12 +200,13 @@ class VocabExpansionModule(ScoredModule):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> list[str]:
         """Continue each prompt of the batch greedily; the continuations as text."""
+        pad = self.tokenizer.pad_token_id
         output = self.language_model.generate(  # type: ignore[operator]  # a mixin, untyped
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=batch.get("attention_mask"),
             max_new_tokens=self.hparams["max_new_tokens"],
             do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
         )
         continued = output[:, batch["input_ids"].shape[1] :]
         return self.tokenizer.batch_decode(continued, skip_special_tokens=True)
@@ -218,6 +218,7 @@ class VocabExpansionModule(ScoredModule):
         """One optimizer over all named groups, frozen ones too: nothing is ever added to it."""
         groups = parameter_groups(
             self.language_model,
+            self,
             learning_rates={
                 "new_rows": self.hparams["lr_new_rows"],
                 "old_rows": self.hparams["lr_old_rows"],
@@ -245,19 +246,20 @@ class VocabExpansionModule(ScoredModule):
     def on_train_start(self) -> None:
         """Log the fertility; hold to the rates and decays of this run, not to a checkpoint's."""
         log_fertility(self.trainer)
-        if not self._options:  # a subclass configures optimizers of its own
+        if not self._options or not self._saved_options:
             return
-        schedulers = [each.scheduler for each in self.trainer.lr_scheduler_configs]
         for change in keep_configured_options(
             self.trainer.optimizers[0],
-            [each for each in schedulers if isinstance(each, LRScheduler)],
+            [each.scheduler for each in self.trainer.lr_scheduler_configs],
             self._options,
+            self._saved_options,
         ):
             rank_zero_info(f"Resumed with another option for {change}.")
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the manifest of the vocabulary into the checkpoint."""
+        """Put the manifest of the vocabulary and the optimizer's options into the checkpoint."""
+        checkpoint[OPTIONS_KEY] = self._options
         if self.expanded is not None:
             checkpoint[MANIFEST_KEY] = self.expanded.expansion.to_json()
 
@@ -268,27 +270,6 @@ class VocabExpansionModule(ScoredModule):
         Raises:
             ValueError: If the checkpoint's manifest is not this module's.
         """
-        manifest = checkpoint.get(MANIFEST_KEY)
-        theirs = None if manifest is None else VocabularyExpansion.from_json(manifest)
+        self._saved_options = checkpoint.get(OPTIONS_KEY, {})
         ours = None if self.expanded is None else self.expanded.expansion
-        if _identity(theirs) != _identity(ours):
-            raise ValueError(
-                f"The checkpoint was written with {_in_words(theirs)}, this run has "
-                f"{_in_words(ours)}: set expansion_dir to the folder that the checkpoint was "
-                "trained with."
-            )
-
-
-def _identity(expansion: VocabularyExpansion | None) -> tuple[object, ...] | None:
-    if expansion is None:
-        return None
-    return expansion.base_fingerprint, expansion.tokenizer_fingerprint, expansion.new_ids
-
-
-def _in_words(expansion: VocabularyExpansion | None) -> str:
-    if expansion is None:
-        return "the base's own vocabulary"
-    return (
-        f"{len(expansion.tokens)} new tokens on {expansion.base_len} "
-        f"(tokenizer {expansion.tokenizer_fingerprint[:12]})"
-    )
+        refuse_other_vocabulary(checkpoint, ours, self.hparams["pad_to_multiple_of"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_vocab.rows.roles import parameter_roles
+from lightning_vocab.rows.ties import parameters_once
 
 
 def parameter_groups(
     model: PreTrainedModel,
+    module: nn.Module,
     learning_rates: Mapping[str, float],
     *,
     weight_decay_rows: float = 0.0,
@@ -25,6 +28,8 @@ def parameter_groups(
 
     Args:
         model: The model, split or not.
+        module: The module that holds it; parameters of it outside the model (a subclass's own) are
+            in ``other``, with the rate and decay of the backbone.
         learning_rates: Rates of ``new_rows``, ``old_rows`` and ``backbone``.
         weight_decay_rows: Weight decay of the rows.
         weight_decay_backbone: Weight decay of the backbone's matrices; vectors (norms, biases) have
@@ -34,6 +39,8 @@ def parameter_groups(
     backbone = roles.backbone
     wide = [p for p in backbone if p.ndim >= 2]
     narrow = [p for p in backbone if p.ndim < 2]
+    known = {id(p) for p in roles.everything()}
+    other = [p for p in parameters_once(module) if id(p) not in known]
     table = (
         ("new_rows", roles.new_rows, learning_rates["new_rows"], weight_decay_rows),
         (
@@ -44,6 +51,7 @@ def parameter_groups(
         ),
         ("backbone_decay", wide, learning_rates["backbone"], weight_decay_backbone),
         ("backbone_no_decay", narrow, learning_rates["backbone"], 0.0),
+        ("other", other, learning_rates["backbone"], weight_decay_backbone),
     )
     return [
         {"name": name, "params": list(params), "lr": rate, "weight_decay": decay}

@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
-_KEPT = ("params", "lr", "initial_lr", "name")
+from lightning_vocab.schedules import WarmupCosine
+
+Options = dict[str, dict[str, Any]]
 
 
-def configured_options(optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """Options of each named parameter group of a fresh optimizer, with its full learning rate."""
+def configured_options(optimizer: Optimizer) -> Options:
+    """What each parameter group of a fresh optimizer was given, before a schedule touches it.
+
+    State that some optimizers keep in their groups (schedule-free ones) is none of it.
+
+    Args:
+        optimizer: An optimizer that has taken no step.
+    """
     return {
-        group["name"]: {key: value for key, value in group.items() if key not in _KEPT}
-        | {"lr": group.get("initial_lr", group["lr"])}
-        for group in optimizer.param_groups
+        _name(group, index): {
+            key: float(group[key]) if isinstance(group[key], Tensor) else group[key]
+            for key in optimizer.defaults
+            if key in group
+        }
+        for index, group in enumerate(optimizer.param_groups)
     }
 
 
 def keep_configured_options(
     optimizer: Optimizer,
-    schedulers: Iterable[LRScheduler],
+    schedulers: Iterable[Any],
     configured: Mapping[str, Mapping[str, Any]],
+    saved: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Undo what restoring an optimizer did to the options that this run was given.
+    """Give a restored optimizer the options of this run where they differ from the saved run's.
 
     `torch.optim.Optimizer.load_state_dict` takes learning rates, decays and betas from the
     checkpoint, so those of the command line would be lost without a word. Momentum and the position
@@ -35,30 +48,61 @@ def keep_configured_options(
     Args:
         optimizer: The restored optimizer.
         schedulers: Its restored schedules.
-        configured: What `configured_options` gave before the restoring.
+        configured: `configured_options` of this run.
+        saved: `configured_options` of the run that wrote the checkpoint.
 
     Returns:
         One line for each option that was changed.
+
+    Raises:
+        ValueError: If a learning rate was changed under a schedule that holds rates of its own.
     """
+    schedules = list(schedulers)
     changes = []
     for index, group in enumerate(optimizer.param_groups):
-        options = configured[group["name"]]
-        for key, value in options.items():
-            restored: Any = group.get("initial_lr", group["lr"]) if key == "lr" else group.get(key)
-            if restored == value:
+        name = _name(group, index)
+        for key, value in configured[name].items():
+            former = saved.get(name, {}).get(key, value)
+            if _same(former, value):
                 continue
-            changes.append(f"{group['name']}: {key} {value} (the checkpoint has {restored})")
+            changes.append(f"{name}: {key} {value} (the checkpoint has {former})")
             if key == "lr":
-                _set_rate(group, restored, value)
-                for scheduler in schedulers:
-                    scheduler.base_lrs[index] = value
+                _change_rate(group, index, schedules, former, value)
             else:
                 group[key] = value
     return changes
 
 
-def _set_rate(group: dict[str, Any], before: float, now: float) -> None:
+def _name(group: Mapping[str, Any], index: int) -> str:
+    return str(group.get("name", index))
+
+
+def _same(former: Any, value: Any) -> bool:
+    if isinstance(former, list | tuple) and isinstance(value, list | tuple):
+        return list(former) == list(value)
+    return bool(former == value)
+
+
+def _change_rate(
+    group: dict[str, Any], index: int, schedules: list[Any], former: float, value: float
+) -> None:
     """Full rate and, in proportion, the current one."""
-    group["lr"] = group["lr"] * (now / before) if before else now
+    for schedule in schedules:
+        if isinstance(schedule, WarmupCosine):
+            return  # computes the rate from this run's arguments alone
+        if not isinstance(schedule, LRScheduler) or isinstance(schedule, OneCycleLR | CyclicLR):
+            _refuse(schedule, former, value)
+        if not hasattr(schedule, "base_lrs"):  # SequentialLR and ChainedScheduler
+            _refuse(schedule, former, value)
+        schedule.base_lrs[index] = value
+    group["lr"] = group["lr"] * (value / former) if former else value
     if "initial_lr" in group:
-        group["initial_lr"] = now
+        group["initial_lr"] = value
+
+
+def _refuse(schedule: object, former: float, value: float) -> None:
+    raise ValueError(
+        f"The learning rate was changed from {former} to {value} on resume, which "
+        f"{type(schedule).__name__} cannot follow: it holds rates of its own. Keep the rate, or "
+        "use WarmupCosine or another schedule that scales the groups' rates."
+    )

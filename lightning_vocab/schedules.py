@@ -72,8 +72,16 @@ class WarmupCosine(LRScheduler):
     @override
     def state_dict(self) -> dict[str, Any]:
         """Where the run is; its shape comes from the arguments, so a resumed run may be longer."""
-        names = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
-        return {name: self.__dict__[name] for name in names}
+        return {name: self.__dict__[name] for name in ("last_epoch", "_step_count")}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to the saved step; the rates there are those of this run's arguments."""
+        super().load_state_dict(state_dict)
+        rates = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._last_lr = list(rates)
 
     def _factor(self, start: int) -> float:
         # One more than the step: a rate of exactly 0 would waste the first step of each group.

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_vocab.loss import NextTokenLoss
+from lightning_vocab.loss import NextTokenLoss, evaluating
 from lightning_vocab.metrics import BitsPerByte
 
 
@@ -34,8 +34,7 @@ class ScoredModule(LightningModule):
     def check_loss(self, batch: dict[str, Tensor]) -> None:
         """Compare the streamed loss with the model's own on the first batch that is seen."""
         if not self._loss_is_checked:
-            self.loss.check(batch)
-            self._loss_is_checked = True
+            self._loss_is_checked = self.loss.check(batch)
 
     @override
     def on_validation_epoch_start(self) -> None:
@@ -79,12 +78,11 @@ class ScoredModule(LightningModule):
             The metric; its ``compute`` sums over all ranks.
         """
         metric = BitsPerByte().to(self.device)
-        was_training = self.training
-        self.eval()
-        for batch in batches:
-            moved = {key: value.to(self.device) for key, value in batch.items()}
-            metric.update(self.loss.nats(moved), moved["num_bytes"])
-        self.train(was_training)
+        with evaluating(self):
+            for batch in batches:
+                moved = {key: value.to(self.device) for key, value in batch.items()}
+                self.check_loss(moved)
+                metric.update(self.loss.nats(moved), moved["num_bytes"])
         return metric
 
     def _score(self, batch: dict[str, Tensor], source: str) -> None:
@@ -99,7 +97,7 @@ class ScoredModule(LightningModule):
         self._bits[source].update(self.loss.nats(batch), batch["num_bytes"])
 
     def _source_name(self, stage: str, index: int) -> str:
-        datamodule = getattr(self._trainer, "datamodule", None)
+        datamodule = getattr(self.trainer, "datamodule", None)
         names = getattr(datamodule, f"{stage}_names", None)
         return names[index] if names else str(index)
 

@@ -156,7 +156,6 @@ def test_the_command_line_wins_over_the_hyperparameters_of_a_checkpoint(
         ({"model__base": "no/such/folder"}, (ValueError, OSError), "no/such/folder"),
         ({"data__train": "nothing.jsonl"}, (ValueError, OSError), "nothing.jsonl"),
         ({"data__extender.num_new_tokens": 100_000}, ValueError, r"\d+"),
-        ({"trainer__strategy": "fsdp"}, Exception, "(?i)fsdp"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(

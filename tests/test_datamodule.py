@@ -24,7 +24,7 @@ from lightning_vocab.demo import corpus
 from lightning_vocab.vocabulary import AddTokens, ContinuedBPE, ExpandedTokenizer, load_expansion
 from tests.conftest import TEXTS, make_model, make_tokenizer
 
-EXTENDER = AddTokens(["the cat", "zebra"])
+EXTENDER = AddTokens(["the cat", "<zebra>"])
 VALIDATED = ["the cat sat", "the dog and the log " * 9, "é"]
 
 
@@ -132,7 +132,7 @@ def trainer(folder: Path, **options: Any) -> Trainer:
 def test_expansion_folder_is_built_with_the_rows_of_the_base(place: Path) -> None:
     data = prepared(place)
     expansion = load_expansion(place / "grown").expansion
-    assert [token.surface for token in expansion.tokens] == ["the cat", "zebra"]
+    assert [token.surface for token in expansion.tokens] == ["the cat", "<zebra>"]
     assert expansion.base_rows == 304
     assert data.expanded is not None
     assert data.expanded.expansion == expansion
@@ -269,13 +269,25 @@ def test_broken_validation_text_is_told_before_the_tokenizer_grows(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("extender", [EXTENDER, None])
+def test_block_size_above_the_context_is_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, extender: AddTokens | None
+) -> None:
+    folders = {"expansion_dir": str(tmp_path / "new"), "cache_dir": str(tmp_path / "cache")}
+    data = VocabDataModule(**arguments(place, **folders, extender=extender, block_size=129))
+    for step in (data.prepare_data, data.setup):
+        with pytest.raises(ValueError, match=r"block_size of at most 128.*got 129"):
+            step()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fertility_is_measured_for_each_source_and_kept(place: Path) -> None:
     fertility = prepared(place).fertility()
     assert list(fertility) == ["train", "new_domain", "twice"]
     found = fertility["new_domain"]
     assert found["num_bytes"] == sum(len(text.encode()) for text in VALIDATED)
     assert found["after"]["num_tokens"] < found["before"]["num_tokens"]
-    assert found["new_tokens_in_use_share"] == 0.5  # "the cat" occurs, "zebra" does not
+    assert found["new_tokens_in_use_share"] == 0.5  # "the cat" occurs, "<zebra>" does not
     kept = [json.loads(file.read_text()) for file in (place / "cache").glob("fertility-*.json")]
     assert fertility in kept
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -147,6 +148,44 @@ def test_both_stages_lower_the_bits_per_byte_of_the_new_domain(
     assert change is not None
     assert change < -0.3
     assert spectrum.latest != spectrum.first
+
+
+def test_the_report_measures_all_text_where_validation_saw_a_part(
+    base_folder: str, text: Path
+) -> None:
+    report = ExpansionReport()
+    trainer = make_trainer(text, report, limit_val_batches=1, max_steps=2, val_check_interval=2)
+    module, data = make_module(base_folder, text), make_data(base_folder, text)
+    trainer.fit(module, datamodule=data)
+    rows = {row.name: row for row in report.rows}
+    for name, loader in zip(data.val_names, data.val_dataloader(), strict=True):
+        whole = float(module.bits_per_byte(loader).compute())
+        assert rows[f"bits per byte, {name}"].after == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_resumed_run_keeps_the_measured_base_and_cannot_invent_one(
+    base_folder: str, text: Path
+) -> None:
+    first = ExpansionReport()
+    trainer = make_trainer(text, first, max_steps=2)
+    trainer.fit(make_module(base_folder, text), datamodule=make_data(base_folder, text))
+    trainer.save_checkpoint(text / "a.ckpt")
+    second = ExpansionReport()
+    again = make_trainer(text, second, max_steps=4)
+    data = make_data(base_folder, text)
+    again.fit(make_module(base_folder, text), datamodule=data, ckpt_path=text / "a.ckpt")
+    assert [row.before for row in second.rows] == [row.before for row in first.rows]
+    bare = make_trainer(text, max_steps=3)
+    bare.fit(make_module(base_folder, text), datamodule=make_data(base_folder, text))
+    bare.save_checkpoint(text / "b.ckpt")
+    late = make_trainer(text, ExpansionReport(), max_steps=5)
+    with pytest.raises(MisconfigurationException, match="from the start of a run"):
+        late.fit(
+            make_module(base_folder, text),
+            datamodule=make_data(base_folder, text),
+            ckpt_path=text / "b.ckpt",
+        )
 
 
 class SaveRank(Callback):

@@ -71,6 +71,7 @@ def test_the_streamed_loss_is_the_loss_of_the_models_own_logits(name: str) -> No
             parameter.add_(0.3 * torch.randn_like(parameter))
     loss, batch = NextTokenLoss(model, chunk_size=5), make_batch(50)
     assert loss.check(batch)
+    assert loss.is_streamed
     torch.testing.assert_close(
         loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5
     )
@@ -99,7 +100,8 @@ def test_a_model_whose_loss_differs_is_scored_by_its_own_with_a_warning() -> Non
     model.eval()
     loss, batch = NextTokenLoss(model), make_batch(300)
     with pytest.warns(UserWarning, match="differs from the loss of _Twisted"):
-        assert not loss.check(batch)
+        assert loss.check(batch)
+    assert not loss.is_streamed
     torch.testing.assert_close(
         loss.mean_nats(batch).double(), reference(model, batch), rtol=1e-5, atol=1e-5
     )
@@ -119,3 +121,20 @@ def test_the_base_view_scores_with_the_old_rows_alone(model: LlamaForCausalLM) -
     with base_view(model):
         assert torch.equal(loss.nats(batch), before)
     assert not torch.equal(loss.nats(batch), before)
+
+
+def test_dropout_does_not_make_the_comparison_fail_nor_move_the_random_numbers() -> None:
+    model = MODELS["gpt2"]()
+    model.train()
+    loss, batch = NextTokenLoss(model), make_batch(50)
+    before = torch.get_rng_state()
+    assert loss.check(batch)
+    assert loss.is_streamed
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(part.training for part in model.modules())
+
+
+def test_a_corner_without_a_scored_position_is_no_comparison(model: LlamaForCausalLM) -> None:
+    batch = make_batch(300)
+    batch["labels"][:] = -100
+    assert not NextTokenLoss(model).check(batch)

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from lightning_vocab.callbacks import FreezeBackbone
-from lightning_vocab.module import MANIFEST_KEY, VocabExpansionModule
+from lightning_vocab.checkpoints import MANIFEST_KEY
+from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import find_split, is_tied
 from lightning_vocab.vocabulary import AddTokens, load_tokenizer, save_expansion
 from tests.conftest import NEW_TEXTS, make_tokenizer
@@ -301,3 +304,71 @@ def test_a_plateau_schedule_is_refused(base_folder: str) -> None:
 def test_the_model_before_it_is_built_is_an_error_that_says_so() -> None:
     with pytest.raises(RuntimeError, match="call configure_model"):
         _ = VocabExpansionModule().language_model
+
+
+class OddStrategy(SingleDeviceStrategy):
+    """A strategy that nobody has tested."""
+
+
+def test_a_strategy_that_was_not_tested_is_refused_before_anything_is_loaded(
+    module: VocabExpansionModule, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, accelerator="auto", strategy=OddStrategy(device="cpu"))
+    with pytest.raises(MisconfigurationException, match="got OddStrategy"):
+        trainer.fit(module, make_loader(make_tokenizer()))
+    assert module.model is None
+
+
+def test_another_padding_of_the_rows_on_resume_is_refused_by_name(
+    base_folder: str, expansion_folder: str, module: VocabExpansionModule, tmp_path: Path
+) -> None:
+    module.configure_model()
+    loader = make_loader(module.tokenizer)
+    trainer = make_trainer(tmp_path)
+    trainer.fit(module, loader)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    padded = VocabExpansionModule(
+        base=base_folder, expansion_dir=expansion_folder, pad_to_multiple_of=64
+    )
+    with pytest.raises(ValueError, match="pad_to_multiple_of=None, this run has 64"):
+        make_trainer(tmp_path, max_steps=8).fit(padded, loader, ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_parameters_of_a_subclass_are_optimized_in_a_group_of_their_own(
+    base_folder: str, expansion_folder: str
+) -> None:
+    class WithAdapter(VocabExpansionModule):
+        def configure_model(self) -> None:
+            super().configure_model()
+            self.adapter = torch.nn.Linear(2, 2)
+
+    module = WithAdapter(base=base_folder, expansion_dir=expansion_folder)
+    module.configure_model()
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (other,) = [group for group in optimizer.param_groups if group["name"] == "other"]
+    assert {id(p) for p in other["params"]} == {id(p) for p in module.adapter.parameters()}
+
+
+def test_a_one_cycle_schedule_keeps_its_own_rates(
+    base_folder: str, expansion_folder: str, tmp_path: Path
+) -> None:
+    module = VocabExpansionModule(
+        base=base_folder,
+        expansion_dir=expansion_folder,
+        lr_scheduler=lambda optimizer: OneCycleLR(optimizer, max_lr=1e-3, total_steps=6),
+    )
+    module.configure_model()
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(module, make_loader(module.tokenizer))
+    weight = torch.nn.Parameter(torch.zeros(1))
+    reference = torch.optim.AdamW([weight], lr=1.0)
+    schedule = OneCycleLR(reference, max_lr=1e-3, total_steps=6)
+    reference.step()
+    schedule.step()
+    assert trainer.optimizers[0].param_groups[0]["lr"] == reference.param_groups[0]["lr"]
+
+
+def test_an_unknown_dtype_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="got 'bf16'"):
+        VocabExpansionModule(dtype="bf16")

@@ -1,23 +1,35 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+)
 
-from lightning_vocab.resuming import configured_options, keep_configured_options
+from lightning_vocab.resuming import Options, configured_options, keep_configured_options
 from lightning_vocab.schedules import WarmupCosine
+
+FRESH: dict[int, Options] = {}
+"""What each optimizer was given, by its identity."""
 
 
 def make_run(lr: float, decay: float, total_steps: int = 10) -> tuple[Optimizer, WarmupCosine]:
     weight = torch.nn.Parameter(torch.ones(2))
     group = {"name": "new_rows", "params": [weight], "lr": lr, "weight_decay": decay}
     optimizer = AdamW([group])
+    FRESH[id(optimizer)] = configured_options(optimizer)
     return optimizer, WarmupCosine(optimizer, total_steps=total_steps, min_share=0.0)
 
 
-def take_steps(optimizer: Optimizer, schedule: WarmupCosine, count: int) -> None:
+def take_steps(optimizer: Optimizer, schedule: LRScheduler, count: int) -> None:
     for _ in range(count):
         for group in optimizer.param_groups:
             for weight in group["params"]:
@@ -30,10 +42,9 @@ def resume(
     first: tuple[Optimizer, WarmupCosine], second: tuple[Optimizer, WarmupCosine]
 ) -> list[str]:
     optimizer, schedule = second
-    configured = configured_options(optimizer)
     optimizer.load_state_dict(copy.deepcopy(first[0].state_dict()))
     schedule.load_state_dict(copy.deepcopy(first[1].state_dict()))
-    return keep_configured_options(optimizer, [schedule], configured)
+    return keep_configured_options(optimizer, [schedule], FRESH[id(optimizer)], FRESH[id(first[0])])
 
 
 def test_a_resumed_run_trains_with_the_rate_and_decay_it_was_given() -> None:
@@ -75,6 +86,51 @@ def test_a_resumed_run_may_be_longer_than_its_checkpoint_planned() -> None:
     second = make_run(lr=1.0, decay=0.0, total_steps=20)
     resume(first, second)
     straight = make_run(lr=1.0, decay=0.0, total_steps=20)
-    take_steps(*straight, 5)
+    take_steps(*straight, 4)
+    assert second[0].param_groups[0]["lr"] == pytest.approx(straight[0].param_groups[0]["lr"])
+    take_steps(*straight, 1)
     take_steps(*second, 1)
     assert second[0].param_groups[0]["lr"] == pytest.approx(straight[0].param_groups[0]["lr"])
+
+
+def plain_run(lr: float) -> Optimizer:
+    weight = torch.nn.Parameter(torch.ones(2))
+    return AdamW([{"name": "new_rows", "params": [weight], "lr": lr}])
+
+
+def test_a_schedule_of_torch_follows_a_changed_rate() -> None:
+    def run(lr: float) -> tuple[Optimizer, CosineAnnealingLR, Options]:
+        optimizer = plain_run(lr)
+        options = configured_options(optimizer)
+        return optimizer, CosineAnnealingLR(optimizer, T_max=10), options
+
+    first, schedule, saved = run(1.0)
+    take_steps(first, schedule, 4)
+    second, again, configured = run(0.5)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    again.load_state_dict(copy.deepcopy(schedule.state_dict()))
+    keep_configured_options(second, [again], configured, saved)
+    straight, reference, _ = run(0.5)
+    take_steps(straight, reference, 7)
+    take_steps(second, again, 3)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in (second, straight)]
+    assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize("kind", ["one cycle", "sequential"])
+def test_a_schedule_that_cannot_follow_a_changed_rate_is_refused(kind: str) -> None:
+    optimizer = plain_run(0.5)
+    options = configured_options(optimizer)
+    schedule: Any = (
+        OneCycleLR(optimizer, max_lr=1.0, total_steps=10)
+        if kind == "one cycle"
+        else SequentialLR(
+            optimizer,
+            [ConstantLR(optimizer), CosineAnnealingLR(optimizer, T_max=5)],
+            milestones=[2],
+        )
+    )
+    saved = {"new_rows": options["new_rows"] | {"lr": 1.0}}
+    with pytest.raises(ValueError, match="cannot follow"):
+        keep_configured_options(optimizer, [schedule], options, saved)
+    assert keep_configured_options(optimizer, [schedule], options, options) == []

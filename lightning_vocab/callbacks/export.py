@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.rows.export import check_target
 
 
 class ExportHuggingFace(Callback):
@@ -20,8 +19,8 @@ class ExportHuggingFace(Callback):
 
     Args:
         path: The folder to write.
-        overwrite: Whether an existing folder may be replaced; if not, the fit is refused at its
-            start rather than at its end.
+        overwrite: Whether an existing folder may be replaced, if it holds a model. What may not be
+            replaced is refused at the start of the fit rather than at its end.
 
     Raises:
         MisconfigurationException: At the start of `fit`, if the module is of another kind.
@@ -42,10 +41,7 @@ class ExportHuggingFace(Callback):
                 "ExportHuggingFace exports a VocabExpansionModule, got "
                 f"{type(pl_module).__name__}; call lightning_vocab.rows.export_model yourself."
             )
-        if Path(self.path).exists() and not self.overwrite:
-            raise FileExistsError(
-                f"{self.path} exists: choose another path, or set overwrite: true to replace it."
-            )
+        check_target(self.path, overwrite=self.overwrite)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -76,8 +76,9 @@ class UnfreezeAt(PhaseCallback):
     """Ends the freezing of `FreezeBackbone` at a step, at an epoch, or when a metric stalls.
 
     Several may stand in one Trainer, in any order; of those that are due, the furthest phase holds.
-    A step or an epoch is compared with the Trainer's own counters and nothing is remembered, so a
-    resumed run is in the right phase. A stall is remembered in the checkpoint; all ranks take the
+    A step or an epoch is compared with the Trainer's own counters of steps and batches and nothing
+    is remembered, so a resumed run is in the right phase; for an epoch, resume with as many batches
+    an epoch as before. A stall is remembered in the checkpoint; all ranks take the
     value that rank 0 sees. A checkpoint written at a batch right before a validation resumes
     without that validation, as Lightning has it, so a stall may then be seen one validation later.
     Under gradient accumulation a change waits for the next window.
@@ -145,7 +146,7 @@ class UnfreezeAt(PhaseCallback):
         if self.step is not None:
             return trainer.global_step >= self.step
         if self.epoch is not None:
-            return trainer.current_epoch >= self.epoch
+            return _finished_epochs(trainer) >= self.epoch
         return self._is_due
 
     @override
@@ -218,6 +219,19 @@ class UnfreezeAt(PhaseCallback):
         self._best = state_dict["best"]
         self._num_stalled = state_dict["num_stalled"]
         self._is_due = state_dict["is_due"]
+
+
+def _finished_epochs(trainer: Trainer) -> int:
+    """Epochs whose last batch was trained on, counted by batches.
+
+    Lightning's own count (2.6) is one too high after a resume from the end of an epoch or from a
+    stop at ``max_steps``. Batches without a known number leave only that count.
+    """
+    per_epoch = trainer.num_training_batches
+    if isinstance(per_epoch, float):  # infinity
+        return trainer.current_epoch
+    finished: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]  # declared for the base class
+    return finished // per_epoch
 
 
 def _check_trigger(step: int | None, epoch: int | None, monitor: str | None) -> None:

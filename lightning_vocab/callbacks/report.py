@@ -78,10 +78,17 @@ class ExpansionReport(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the base, unless a resumed run has done so."""
-        if self._before:
-            return
+        """Measure the base, unless a resumed run has done so.
+
+        Raises:
+            MisconfigurationException: If a resumed run has no measurement of its base, or has
+                other validation sources.
+        """
         module, data = _parts(trainer, pl_module)
+        if trainer.global_step > 0:
+            self._check_resumed(data.val_names)
+            return
+        self._before, self._validated_step = {}, -1
         with base_view(module.language_model):
             loaders = zip(data.val_names, data.base_val_dataloaders(), strict=True)
             for name, loader in loaders:
@@ -138,10 +145,20 @@ class ExpansionReport(Callback):
         self._before = dict(state_dict["before"])
         self._first_rank = dict(state_dict["first_rank"])
 
+    def _check_resumed(self, names: list[str]) -> None:
+        if sorted(self._before) != sorted(names):
+            raise MisconfigurationException(
+                f"This run continues one that measured its base on {sorted(self._before)}, and "
+                f"validates on {sorted(names)}: the trained model cannot say what the base scored. "
+                "Keep the validation sources, and give ExpansionReport from the start of a run."
+            )
+
     def _after(
         self, trainer: Trainer, module: VocabExpansionModule, data: VocabDataModule
     ) -> dict[str, float]:
-        if self._validated_step == trainer.global_step:
+        limit = trainer.limit_val_batches
+        is_whole = isinstance(limit, float) and limit == 1.0  # the int 1 is one batch, a part
+        if is_whole and self._validated_step == trainer.global_step:
             logged = trainer.callback_metrics
             return {name: float(logged[f"val/bits_per_byte/{name}"]) for name in data.val_names}
         loaders = zip(data.val_names, data.val_dataloader(), strict=True)

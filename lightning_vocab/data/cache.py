@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+from lightning.fabric.utilities import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.documents import Documents, identify_documents, read_documents
@@ -84,7 +85,7 @@ class RowCache:
         """
         place = self._place(source, known, layout)
         if not place.exists():
-            write_whole(place, partial(self._write, source, known.tokenizer, layout))
+            write_whole(place, functools.partial(self._write, source, known.tokenizer, layout))
 
     def load(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> datasets.Dataset:
         """The rows that `prepare` wrote, mapped into memory.
@@ -113,6 +114,8 @@ class RowCache:
     ) -> None:
         frame_of(tokenizer)  # complains before any text is read
         documents = self.read(source)
+        if documents.num_blank:
+            _say_once(f"Blank documents of {source.path!r} left out: {documents.num_blank}.")
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".rows") as scratch:
             rows = tokenise(
                 documents, tokenizer, layout, num_proc=self.num_proc, scratch=Path(scratch)
@@ -123,7 +126,8 @@ class RowCache:
             "num_documents": len(documents),
             "num_blank_documents_left_out": documents.num_blank,
         }
-        (place / "source.json").write_text(json.dumps(counts, indent=2, ensure_ascii=False))
+        told = json.dumps(counts, indent=2, ensure_ascii=False)
+        (place / "source.json").write_text(told, encoding="utf-8")
 
 
 def write_whole(place: Path, write: Callable[[Path], None]) -> None:
@@ -142,6 +146,12 @@ def write_whole(place: Path, write: Callable[[Path], None]) -> None:
             raise
     finally:
         shutil.rmtree(beside)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Text is cut by two tokenizers and read for several uses; one remark is enough."""
+    rank_zero_info(message)
 
 
 def cache_folder(cache_dir: str | None) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def check_column(source: TextSource, names: list[str], place: object) -> None:
 
 def _read_text(source: TextSource, files: list[Path], cache_dir: str | None) -> datasets.Dataset:
     for file in files:
-        check_utf8(file)
+        check_utf8(**identify_file(file))
     data_files = [str(file) for file in files if file.stat().st_size]
     if not data_files:
         return _nothing()
@@ -97,7 +99,7 @@ def _read_text(source: TextSource, files: list[Path], cache_dir: str | None) -> 
         split="train",
         sample_by=source.sample_by,
         encoding="utf-8-sig",  # a byte order mark is no text
-        cache_dir=cache_dir,
+        cache_dir=_folder_of(files, cache_dir),
     )
 
 
@@ -123,9 +125,16 @@ def _read_parquet(source: TextSource, files: list[Path], cache_dir: str | None) 
         data_files=data_files,
         columns=[source.text_field],
         split="train",
-        cache_dir=cache_dir,
+        cache_dir=_folder_of(files, cache_dir),
     )
     return text_column(source, table)
+
+
+def _folder_of(files: list[Path], cache_dir: str | None) -> str:
+    """A cache folder of these files as they are: the packaged readers go by the time alone."""
+    identity = json.dumps([identify_file(file) for file in files])
+    parent = datasets.config.HF_DATASETS_CACHE if cache_dir is None else cache_dir
+    return str(Path(parent) / hashlib.sha256(identity.encode()).hexdigest()[:24])
 
 
 def _nothing() -> datasets.Dataset:

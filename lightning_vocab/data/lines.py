@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import zlib
@@ -10,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 
-def check_utf8(file: Path) -> None:
-    """Read ``file`` once and raise a ValueError that names the first line that is not UTF-8."""
-    for _ in read_lines(file):
+@functools.lru_cache(maxsize=10_000)
+def check_utf8(path: str, num_bytes: int, changed_ns: int) -> None:
+    """Read a file, once in a process unless it changes, and make sure that it is UTF-8.
+
+    Args:
+        path: The file as `identify_file` describes it.
+        num_bytes: Its size.
+        changed_ns: When it was changed.
+
+    Raises:
+        ValueError: If it is not; the message names the first such line.
+    """
+    for _ in read_lines(Path(path)):
         pass
 
 
@@ -41,7 +52,8 @@ def json_rows(files: list[dict[str, Any]], field: str) -> Iterator[dict[str, str
         field: Name of the field that holds the text; null is no text.
 
     Raises:
-        ValueError: If a line is no JSON object, lacks the field, or holds no text in it.
+        ValueError: If a line is no JSON object, lacks the field, or holds no text in it, or half a
+            surrogate pair, which no UTF-8 text can hold.
     """
     for entry in files:
         file = Path(entry["path"])
@@ -62,8 +74,17 @@ def _parse(line: str, field: str, place: str) -> str | None:
             "holds the text with text_field."
         )
     text = row[field]
-    if text is not None and not isinstance(text, str):
+    if not isinstance(text, str | None):
         raise ValueError(f"Expected text in the field {field!r} on {place}, got {text!r:.80}.")
+    if text is None:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected text in the field {field!r} on {place}, got half a surrogate pair "
+            f"({text[error.start]!a}) at character {error.start + 1}. Correct or remove the line."
+        ) from error
     return text
 
 

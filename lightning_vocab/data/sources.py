@@ -28,7 +28,7 @@ class TextSource:
         split: Split to read; slices such as ``train[:95%]`` are allowed. Files have the split
             ``train`` alone. By default a file is read whole, and of a data set or the demo text the
             split that the use names: ``train`` to train on, ``validation`` to validate on,
-            ``test`` to test on.
+            ``test`` to test on. The demo text has no ``test``; ``validation`` stands for it.
         sample_by: What a document of a ``.txt`` file is: a line, a paragraph (blank lines between)
             or the whole file.
         name: Configuration of a hub data set, such as ``20231101.th``.
@@ -193,4 +193,8 @@ def _settle(value: SourceLike, role: Role) -> TextSource:
         value = TextSource(**value)
     if value.split is not None:
         return value
-    return replace(value, split="train" if value.kind == "files" else role)
+    if value.kind == "files":
+        return replace(value, split="train")
+    # The demo text has two splits; what is not trained on is held out.
+    is_held_out_demo = value.kind == "demo" and role == "test"
+    return replace(value, split="validation" if is_held_out_demo else role)

@@ -72,24 +72,26 @@ class RowContext:
         Raises:
             ValueError: If no row is left.
         """
+        device = self.input_rows.device
         known = set(self.tokenizer.get_vocab().values()) - set(self.expansion.new_ids)
-        ids = torch.tensor(sorted(id for id in known if id < len(self.input_rows)))
+        found = sorted(id for id in known if id < len(self.input_rows))
+        ids = torch.tensor(found, dtype=torch.long, device=device)
         for rows in (self.input_rows, self.output_rows):
-            if rows is not None and len(ids):
-                ids = ids[rows.any(dim=1).cpu()[ids]]
+            if rows is not None:
+                ids = ids[rows.any(dim=1).to(device)[ids]]
         if not len(ids):
             raise ValueError(
                 f"Expected base rows that have a token and are not zero, found none among "
                 f"{len(self.input_rows)}: are the weights of the base loaded?"
             )
-        return ids.to(self.input_rows.device)
+        return ids
 
     @cached_property
     def pieces(self) -> PieceBags:
         """The pieces of all new tokens, on the device of the input rows."""
         device = self.input_rows.device
         pieces = [token.pieces for token in self.expansion.tokens]
-        counts = torch.tensor([len(ids) for ids in pieces], device=device)
+        counts = torch.tensor([len(ids) for ids in pieces], dtype=torch.long, device=device)
         flat = torch.tensor([id for ids in pieces for id in ids], dtype=torch.long, device=device)
         bag = torch.repeat_interleave(torch.arange(len(pieces), device=device), counts)
         return PieceBags(flat, counts.cumsum(0) - counts, counts, bag)

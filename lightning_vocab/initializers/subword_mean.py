@@ -75,7 +75,7 @@ class SubwordMean(Initializer):
             return _uniform(context.pieces)
         unique, inverse = torch.unique(context.pieces.ids, return_inverse=True)
         lengths = [max(1, len(text)) for text in context.texts(unique.tolist())]
-        return torch.tensor(lengths, device=inverse.device)[inverse]
+        return torch.tensor(lengths, dtype=torch.long, device=inverse.device)[inverse]
 
 
 def _uniform(pieces: PieceBags) -> Tensor:
@@ -110,10 +110,11 @@ def _rescaled(context: RowContext, inputs: Tensor) -> Tensor:
 def _script_norms(context: RowContext) -> Tensor:
     """Median norm of the base rows that share each new token's script, ``(num_new,)``."""
     wanted = [script_of(token.surface) for token in context.expansion.tokens]
-    norms = row_norms(context.input_rows, context.base_ids).cpu()
+    norms = row_norms(context.input_rows, context.base_ids)
     scripts = [script_of(text) for text in context.texts(context.base_ids.tolist())]
     medians = dict.fromkeys(wanted, float(norms.quantile(0.5)))
     for script in medians.keys() & set(scripts):
-        members = torch.tensor([found == script for found in scripts])
+        members = torch.tensor([found == script for found in scripts], device=norms.device)
         medians[script] = float(norms[members].quantile(0.5))
-    return torch.tensor([medians[script] for script in wanted]).to(context.input_rows.device)
+    found = [medians[script] for script in wanted]
+    return torch.tensor(found, dtype=norms.dtype, device=norms.device)

@@ -73,7 +73,7 @@ def _context(
         input_rows=embedding.weight.detach(),
         output_rows=None if is_tied(model) else head.weight.detach(),
         output_bias=None if head.bias is None else head.bias.detach(),
-        generator=torch.Generator().manual_seed(0) if generator is None else generator,
+        generator=torch.Generator("cpu").manual_seed(0) if generator is None else generator,
     )
 
 
@@ -153,7 +153,7 @@ def _split(
     return SplitRows(
         old,
         _like(old, new),
-        torch.tensor(context.expansion.new_ids, device=old.device),
+        torch.tensor(context.expansion.new_ids, dtype=torch.long, device=old.device),
         _like(old, padding.expand(_num_padding(context, num_rows), -1)),
         old_bias=biases[0],
         new_bias=biases[1],

@@ -47,8 +47,7 @@ def export_model(
         FileExistsError: If the path exists and must not be replaced.
         ValueError: If the tokenizer has an id without a row, or the manifest is another's.
     """
-    target = Path(path).expanduser().absolute()
-    _check_target(target, overwrite=overwrite)
+    target = check_target(path, overwrite=overwrite)
     lm = find_causal_lm(model)
     plain = tokenizer.tokenizer if isinstance(tokenizer, ExpandedTokenizer) else tokenizer
     _check_ids(lm, tokenizer, plain)
@@ -61,9 +60,22 @@ def export_model(
     return target
 
 
-def _check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder that `export_model` would write, if it may: it can be asked before a training.
+
+    Args:
+        path: The folder to write.
+        overwrite: Whether a folder that holds a model may be replaced.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        FileExistsError: If the path exists and must not be replaced.
+    """
+    target = Path(path).expanduser().absolute()
     if not target.exists():
-        return
+        return target
     if not overwrite:
         raise FileExistsError(f"{target} exists: choose another path or set overwrite.")
     if not (target / "config.json").is_file():
@@ -71,6 +83,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
             f"{target} exists and is no folder of a model (it has no config.json), so it is not "
             "replaced: choose another path."
         )
+    return target
 
 
 def _check_ids(

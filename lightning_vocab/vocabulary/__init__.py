@@ -1,6 +1,7 @@
 """From text to a grown tokenizer and the folder that carries it."""
 
 from lightning_vocab.vocabulary.added import AddTokens
+from lightning_vocab.vocabulary.base_check import check_base
 from lightning_vocab.vocabulary.continued_bpe import ContinuedBPE
 from lightning_vocab.vocabulary.describe import describe_expansion
 from lightning_vocab.vocabulary.expansion import (
@@ -13,7 +14,6 @@ from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import (
     MANIFEST_NAME,
-    check_base,
     load_expansion,
     load_tokenizer,
     save_expansion,

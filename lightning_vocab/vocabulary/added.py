@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
+from lightning_vocab.vocabulary.added_text import bare_words, check_decoding, warn_about
 from lightning_vocab.vocabulary.backend_state import BackendState, read_state, reload_with
 from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
@@ -21,9 +22,17 @@ from lightning_vocab.vocabulary.fingerprint import backend
 class AddTokens(Extender):
     """Adds protocol tokens such as ``<|tool|>`` or ``<item_17>`` behind every old id.
 
-    They are matched in the raw text before anything else, inside words too. For words of a language
-    or domain use `ContinuedBPE`: a word added here would be cut out of longer words, and its blank
-    in front would become a token of its own.
+    They are matched in the raw text before anything else, inside words too. Use `ContinuedBPE` for
+    words of a language or domain: a word added here would be cut out of longer words, and its blank
+    in front would become a token of its own. With ``thei``, GPT-2 needs three tokens for `` their``
+    instead of one.
+
+    Text without an added token is cut and decoded as before. Text around one may get more tokens
+    than before, unlike with `ContinuedBPE`; tokens that are plain words are warned of. Such text is
+    decoded as by the base, except where the base's normalizer or pre-tokenizer puts a blank in
+    front of every stretch of text: Phi-3 gives ``a<|tool|> b`` for ``a<|tool|>b``. No setting of an
+    added token avoids this, so it is warned of, and the manifest's ``extender`` field lists the
+    tokens under ``report``. A token whose own text would be lost is refused.
 
     Args:
         tokens: The texts of the tokens, in the order of their ids.
@@ -74,8 +83,8 @@ class AddTokens(Extender):
             base_rows: Height of the base model's embedding matrix, ``len(tokenizer)`` if not given.
 
         Raises:
-            ValueError: If every token exists already, or one is spelled like another token of the
-                vocabulary.
+            ValueError: If every token exists already, one is spelled like another token of the
+                vocabulary, or the base's decoder makes other text of one.
         """
         base = read_state(tokenizer)
         rows_of_base(base, base_rows)
@@ -87,9 +96,11 @@ class AddTokens(Extender):
         )
         state = read_state(reload_with(grown))
         _check_ids(base, state, fresh)
-        return describe_states(
-            base, state, base_rows=base_rows, kinds={}, extender={**self.description(), **report}
-        )
+        changed, words = check_decoding(base, state, fresh), bare_words(fresh)
+        warn_about(changed, words, stacklevel=2)
+        report |= {"decoded_otherwise": changed, "plain_words": words}
+        extender = {**self.description(), "report": report}
+        return describe_states(base, state, base_rows=base_rows, kinds={}, extender=extender)
 
     def _sorted_out(self, base: BackendState) -> tuple[list[str], dict[str, Any]]:
         """The tokens that are new, and what became of the others."""
@@ -108,7 +119,7 @@ class AddTokens(Extender):
                 warnings.warn(
                     f"{len(listed)} tokens to add are already {what}: {listed}.", stacklevel=3
                 )
-        return fresh, {"report": {"duplicates": duplicates, "already_in_base": known}}
+        return fresh, {"duplicates": duplicates, "already_in_base": known}
 
 
 def _check_token(index: int, token: object) -> None:

@@ -48,6 +48,7 @@ class ContinuedBPE(Extender):
         progress: Whether a progress bar is shown; if not given, where stderr is a terminal.
 
     Raises:
+        TypeError: If a number is of another type.
         ValueError: If a number is out of range or a script is unknown.
 
     Example:
@@ -72,8 +73,12 @@ class ContinuedBPE(Extender):
             ("min_frequency", min_frequency, 1),
             ("max_token_length", max_token_length, 1),
         ):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a whole number, got {value!r}.")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if not isinstance(character_coverage, int | float) or isinstance(character_coverage, bool):
+            raise TypeError(f"character_coverage must be a number, got {character_coverage!r}.")
         if not 0.0 <= character_coverage <= 1.0:
             raise ValueError(f"character_coverage must be from 0 to 1, got {character_coverage}.")
         self.num_new_tokens = num_new_tokens
@@ -174,7 +179,12 @@ class ContinuedBPE(Extender):
 
     def _check_number(self, possible: int) -> None:
         if possible < self.num_new_tokens:
+            scripts = f"scripts={list(self.scripts)}, " if self.scripts else ""
             raise ValueError(
-                f"Only {possible} new tokens are possible, {self.num_new_tokens} were asked for: "
-                "lower num_new_tokens or min_frequency, raise max_token_length, or give more text."
+                f"Only {possible} new tokens are possible, {self.num_new_tokens} were asked for. "
+                f"They are limited by the text and by min_frequency={self.min_frequency}, "
+                f"max_token_length={self.max_token_length}, {scripts}and, where the base has byte "
+                f"fallback, character_coverage={self.character_coverage}: lower num_new_tokens or "
+                "min_frequency, raise max_token_length or character_coverage, "
+                f"{'name more scripts, ' if scripts else ''}or give more text."
             )

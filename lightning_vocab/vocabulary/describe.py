@@ -33,6 +33,17 @@ def describe_expansion(
 ) -> ExpandedTokenizer:
     """Describe a tokenizer that was grown from ``base``, here or elsewhere, and check it.
 
+    Checked: class, special-token map and chat template; normalizer, pre-tokenizer, decoder and the
+    model's flags; ids of all old tokens, and settings of the added ones among them; that the old
+    merges come first and in their order; and, of each new token that is not an added one, that its
+    own string is cut into just that token.
+
+    Not checked, as it depends on the text: that no text gets more tokens, and that every text is
+    decoded as by the base. For BPE both follow from what is checked, as far as the new tokens are
+    reached by merges: merges are only appended. They do not follow for added tokens, which are
+    matched inside words before anything else (see `AddTokens`), nor for tokenizers of another kind
+    than BPE. The post-processor (which special tokens frame a text) is not compared.
+
     Args:
         base: The tokenizer before it grew.
         grown: The tokenizer after it grew.

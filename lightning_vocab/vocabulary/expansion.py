@@ -71,7 +71,8 @@ class VocabularyExpansion:
         tokens: The new tokens in ascending order of id.
         base_fingerprint: Fingerprint of the base tokenizer.
         tokenizer_fingerprint: Fingerprint of the grown tokenizer.
-        extender: How the tokenizer was grown: the extender's class name and its arguments.
+        extender: How the tokenizer was grown: the extender's class with its module, its arguments,
+            and what it reports.
         created_with: Versions of the packages that built it.
 
     Raises:

@@ -38,8 +38,12 @@ class Extender(ABC):
         """The settings on which the result depends, as plain JSON values."""
 
     def description(self) -> dict[str, Any]:
-        """Class name and settings, as the manifest's ``extender`` field holds them."""
-        return {"class": type(self).__name__, "args": self.arguments()}
+        """Class and settings, as the manifest's ``extender`` field holds them.
+
+        The class stands with its module: extenders of other packages may share its name.
+        """
+        mine = type(self)
+        return {"class": f"{mine.__module__}.{mine.__qualname__}", "args": self.arguments()}
 
     def has_built(self, expansion: VocabularyExpansion) -> bool:
         """Whether an expansion was made by this class with these settings.

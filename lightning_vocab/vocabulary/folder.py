@@ -12,11 +12,17 @@ from transformers.utils import logging as transformers_logging
 
 from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
-from lightning_vocab.vocabulary.fingerprint import fingerprint
+from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 from lightning_vocab.vocabulary.placing import placed_whole
 
 MANIFEST_NAME = "vocab_expansion.json"
 """Name of the manifest inside an expansion folder."""
+
+REWRITE = (
+    "A manifest is not to be edited: build the expansion again, or write a new manifest with "
+    "describe_expansion."
+)
+"""What to do about a manifest that does not tell the truth."""
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -74,6 +80,7 @@ def save_expansion(
     target = Path(path).expanduser().absolute()
     _check_free(target, overwrite=overwrite)
     _check_fingerprint(expanded, "The tokenizer to be saved")
+    _check_rows(expanded, "The manifest to be saved")
     manifest = expanded.expansion.to_json()
     with placed_whole(target) as fresh:
         expanded.tokenizer.save_pretrained(str(fresh))
@@ -84,12 +91,16 @@ def save_expansion(
 def load_expansion(path: str | os.PathLike[str]) -> ExpandedTokenizer:
     """The tokenizer and manifest of an expansion folder, checked against each other.
 
+    What only the base can tell, which tokens are new and what they are cut into, `check_base`
+    checks.
+
     Args:
         path: An expansion folder.
 
     Raises:
         FileNotFoundError: If there is no such folder or it has no manifest.
-        ValueError: If the manifest is broken, or belongs to another tokenizer.
+        ValueError: If the manifest is broken, belongs to another tokenizer, lists a token under
+            another id than the tokenizer, or counts other rows than the tokenizer needs.
     """
     manifest = Path(path).expanduser() / MANIFEST_NAME
     if not manifest.is_file():
@@ -104,27 +115,8 @@ def load_expansion(path: str | os.PathLike[str]) -> ExpandedTokenizer:
         raise ValueError(f"{manifest}: {error}") from error
     expanded = ExpandedTokenizer(load_tokenizer(path), expansion)
     _check_fingerprint(expanded, f"The tokenizer in {str(path)!r}")
+    _check_rows(expanded, str(manifest))
     return expanded
-
-
-def check_base(expansion: VocabularyExpansion, base_tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make sure that an expansion was built for this base.
-
-    Args:
-        expansion: The manifest.
-        base_tokenizer: The tokenizer of the base model.
-
-    Raises:
-        ValueError: If the expansion was built for another base tokenizer.
-    """
-    found = fingerprint(base_tokenizer)
-    if found != expansion.base_fingerprint:
-        raise ValueError(
-            f"The expansion was built for another base tokenizer: expected fingerprint "
-            f"{expansion.base_fingerprint[:12]}… ({expansion.base_len} tokens), got {found[:12]}… "
-            f"({len(base_tokenizer)} tokens). Use the base it was built for, or build the "
-            "expansion again from this one."
-        )
 
 
 def _check_fingerprint(expanded: ExpandedTokenizer, what: str) -> None:
@@ -136,6 +128,26 @@ def _check_fingerprint(expanded: ExpandedTokenizer, what: str) -> None:
             f"got {found[:12]}…. It was changed after the manifest was made (tokens, special "
             "tokens or chat template): make the change on the base and build the expansion again, "
             "or write a new manifest with describe_expansion."
+        )
+
+
+def _check_rows(expanded: ExpandedTokenizer, what: str) -> None:
+    ids: dict[str, int] = backend(expanded.tokenizer).get_vocab(with_added_tokens=True)
+    expansion = expanded.expansion
+    wrong = [token for token in expansion.tokens if ids.get(token.token) != token.id]
+    if wrong:
+        token, found = wrong[0], ids.get(wrong[0].token)
+        has = "lacks that token" if found is None else f"gives it id {found}"
+        raise ValueError(
+            f"{what} does not fit its tokenizer in {len(wrong)} tokens: it lists {token.token!r} "
+            f"as token {token.id}, the tokenizer {has}. {REWRITE}"
+        )
+    needed = max(expansion.base_rows, max(ids.values()) + 1)
+    if expansion.num_rows != needed:
+        raise ValueError(
+            f"{what} does not fit its tokenizer: expected num_rows={needed} (the tokenizer's "
+            f"highest id + 1, at least base_rows={expansion.base_rows}), got "
+            f"{expansion.num_rows}. {REWRITE}"
         )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_vocab.callbacks import FreezeBackbone, GradMaskNewRows, UnfreezeAt
-from tests.callbacks.modules import NEW_IDS, Options, PicoModule, SaveAt, fit, is_same
+from tests.callbacks.modules import NEW_IDS, Options, PicoModule, SaveAt, fit, is_same, make_trainer
 
 # The batches follow from the batch index, so a loader that starts anew changes nothing here.
 pytestmark = pytest.mark.filterwarnings(
@@ -71,6 +72,35 @@ def test_resume_equals_uninterrupted(
 ) -> None:
     resumed, whole = resumed_and_whole(tmp_path, callbacks, stop)
     assert is_same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_steps": 14}, {"max_steps": -1, "max_epochs": 3}], ids=str
+)
+@pytest.mark.parametrize("place", ["mid_epoch", "epoch_end", "max_steps"])
+@pytest.mark.parametrize("stop", [5, 7, 10])
+def test_an_epoch_comes_at_the_same_step_after_a_resume(
+    place: str, stop: int, options: Options, tmp_path: Path
+) -> None:
+    def callbacks() -> list[Callback]:
+        return [FreezeBackbone(), UnfreezeAt(epoch=2)]
+
+    folder, module = tmp_path / "kept", PicoModule()
+    if place == "max_steps":
+        trainer = make_trainer(tmp_path, callbacks(), max_steps=stop)
+        trainer.fit(PicoModule())
+        trainer.save_checkpoint(folder / "last.ckpt")
+    else:
+        every: Options = {"every_n_train_steps": stop}
+        if place == "epoch_end":
+            every = {"every_n_epochs": max(1, stop // 5), "save_on_train_epoch_end": True}
+        saving = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **every)
+        fit(tmp_path, PicoModule(), [*callbacks(), saving], **options)
+    path = min(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    resumed = fit(tmp_path, module, callbacks(), ckpt_path=str(path), **options)
+    assert resumed["trained"]
+    for step, groups in resumed["trained"]:
+        assert ("backbone_decay" in groups) == (step >= 10)
 
 
 @pytest.mark.parametrize("stop", [1, 3])

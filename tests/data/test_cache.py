@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from lightning_vocab.data import cache as cache_module
 from lightning_vocab.data.cache import KnownTokenizer, RowCache, write_whole
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import Layout
@@ -53,9 +54,23 @@ def test_rows_say_what_they_were_made_of(
 ) -> None:
     cache = RowCache(tmp_path / "cache")
     cache.prepare(source, known, LAYOUT)
-    told = json.loads((rows_in(cache.folder)[0] / "source.json").read_text())
+    told = json.loads((rows_in(cache.folder)[0] / "source.json").read_text(encoding="utf-8"))
     assert (told["num_documents"], told["num_blank_documents_left_out"]) == (2, 1)
     assert told["source"]["path"] == source.path
+
+
+def test_blank_documents_are_told_once(
+    tmp_path: Path,
+    source: TextSource,
+    known: KnownTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cache_module, "rank_zero_info", told.append)
+    cache = RowCache(tmp_path / "cache")
+    cache.prepare(source, known, LAYOUT)
+    cache.prepare(source, known, Layout("packed", 8))
+    assert told == [f"Blank documents of {source.path!r} left out: 1."]
 
 
 def test_changed_file_is_tokenised_anew(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
+from lightning_vocab.data import lines
 from lightning_vocab.data.documents import identify_documents, read_documents
 from lightning_vocab.data.sources import TextSource, as_sources
 from lightning_vocab.demo import corpus
@@ -106,6 +108,39 @@ def test_changed_file_is_read_anew(tmp_path: Path) -> None:
     assert read(file, tmp_path) == ["newer"]
 
 
+@pytest.mark.parametrize("suffix", ["txt", "parquet"])
+def test_file_of_another_size_is_read_anew_though_the_time_is_the_same(
+    tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"a.{suffix}"
+    found = []
+    for text in ("old", "newer" * 99):
+        if suffix == "txt":
+            file.write_text(text)
+        else:
+            write_parquet(file, {"text": [text]})
+        os.utime(file, ns=(10**18, 10**18))
+        found += read(file, tmp_path / "cache")
+    assert found == ["old", "newer" * 99]
+
+
+def test_unchanged_text_file_is_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    read_lines = lines.read_lines
+
+    def watched(file: Path) -> Iterator[tuple[int, str]]:
+        checked.append(file)
+        return read_lines(file)
+
+    monkeypatch.setattr(lines, "read_lines", watched)
+    (tmp_path / "a.txt").write_text("x")
+    read(tmp_path / "a.txt", tmp_path)
+    read(tmp_path / "a.txt", tmp_path)
+    assert len(checked) == 1
+
+
 def test_demo_text_is_that_of_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def code(split: str) -> Iterator[str]:
         yield from (f"{split} one", f"{split} two")
@@ -164,6 +199,7 @@ def test_line_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
         ("{'text': 1}", r"line 2 of .*a\.jsonl is none"),
         ('["x"]', r"field 'text' on line 2 of .*no object but \['x'\]"),
         ('{"body": "x"}', r"field 'text' on line 2 of .*which has 'body'\. Name the field"),
+        (r'{"text": "a\ud800"}', r"on line 2 of .*surrogate pair \('\\ud800'\) at character 2"),
         ('{"text": 5}', r"Expected text in the field 'text' on line 2 of .*got 5"),
     ],
 )

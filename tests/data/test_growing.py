@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from lightning_vocab.data.growing import base_rows, grow, load_tokenizers
-from lightning_vocab.vocabulary import AddTokens, load_expansion
-from tests.conftest import make_model, make_tokenizer
+from lightning_vocab.data.growing import base_rows, check_block_size, grow, load_tokenizers
+from lightning_vocab.data.grown_on import NOTE_NAME
+from lightning_vocab.data.sources import TextSource
+from lightning_vocab.vocabulary import AddTokens, ContinuedBPE, load_expansion
+from lightning_vocab.vocabulary.extender import Extender
+from tests.conftest import NEW_TEXTS, make_model, make_tokenizer
 
 
 def no_text() -> Iterator[str]:
@@ -115,3 +119,115 @@ def test_folder_of_another_base_does_not_load(tmp_path: Path, folder: str) -> No
 def test_folder_that_is_missing_does_not_load(base: str) -> None:
     with pytest.raises(FileNotFoundError, match="is not an expansion folder"):
         load_tokenizers(base, "nowhere")
+
+
+def test_base_of_a_tokenizer_alone_takes_any_block_size(base: str) -> None:
+    assert load_tokenizers(base, None, block_size=10**6).expanded is None
+
+
+def test_block_size_may_be_the_whole_context(base: str) -> None:
+    make_model().save_pretrained(base)
+    check_block_size(base, 128)
+
+
+def test_context_of_gpt2_is_its_number_of_positions(base: str) -> None:
+    config = GPT2Config(vocab_size=300, n_positions=32, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(base)
+    with pytest.raises(ValueError, match=r"at most 32, .*got 33"):
+        check_block_size(base, 33)
+
+
+def test_base_without_end_token_is_refused_before_the_folder_is_built(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    place = tmp_path / "grown"
+    with pytest.raises(ValueError, match="no end token"):
+        grow(AddTokens(["<a>"]), save(tokenizer, tmp_path / "base"), str(place), no_text)
+    assert not place.exists()
+
+
+class Corpus:
+    """A text file, and a vocabulary that is grown on it."""
+
+    def __init__(self, base: str, folder: Path) -> None:
+        self.base, self.place = base, folder / "grown"
+        self.write(folder / "corpus.txt", " ".join(NEW_TEXTS * 4))
+
+    def write(self, file: Path, text: str) -> None:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        self.file = file
+
+    def grow(self, extender: Extender | None = None, *, overwrite: bool = False) -> None:
+        source = TextSource(str(self.file), split="train")
+        grow(
+            extender or ContinuedBPE(3),
+            self.base,
+            str(self.place),
+            lambda: [self.file.read_text()],
+            sources=[source],
+            overwrite=overwrite,
+        )
+
+    def tokens(self) -> list[str]:
+        return [token.token for token in load_expansion(self.place).expansion.tokens]
+
+
+@pytest.fixture
+def grown(tmp_path: Path, base: str) -> Corpus:
+    corpus = Corpus(base, tmp_path)
+    corpus.grow()
+    return corpus
+
+
+def test_folder_grown_on_other_text_is_refused(grown: Corpus) -> None:
+    grown.write(grown.file, "the cat and the dog " * 9)
+    message = r"holds another expansion: it was grown on .*corpus\.txt.*overwrite_expansion"
+    with pytest.raises(ValueError, match=message):
+        grown.grow()
+
+
+def test_folder_grown_on_other_text_is_replaced_when_asked(grown: Corpus) -> None:
+    before = grown.tokens()
+    grown.write(grown.file, "vvvv vvvv kkkk kkkk " * 9)
+    grown.grow(overwrite=True)
+    grown.grow()  # the note is that of the new text
+    assert grown.tokens() != before
+
+
+def test_same_text_is_used_in_silence(grown: Corpus) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grown.grow()
+
+
+def test_text_that_was_moved_draws_a_warning(grown: Corpus, tmp_path: Path) -> None:
+    grown.write(tmp_path / "elsewhere" / "corpus.txt", grown.file.read_text())
+    with pytest.warns(UserWarning, match="moved or touched"):
+        grown.grow()
+
+
+def test_text_that_is_gone_draws_a_warning(grown: Corpus) -> None:
+    grown.file.unlink()
+    with pytest.warns(UserWarning, match=r"cannot be compared.*corpus\.txt"):
+        grown.grow()
+
+
+def test_folder_without_a_note_fits_every_text(grown: Corpus) -> None:
+    (grown.place / NOTE_NAME).unlink()
+    grown.write(grown.file, "something else")
+    before = grown.tokens()
+    grown.grow()
+    assert grown.tokens() == before
+
+
+def test_damaged_note_is_named(grown: Corpus) -> None:
+    (grown.place / NOTE_NAME).write_text("[1]")
+    with pytest.raises(ValueError, match=r"grown_on\.json is damaged"):
+        grown.grow()
+
+
+def test_extender_that_reads_no_text_leaves_no_note(tmp_path: Path, base: str) -> None:
+    corpus = Corpus(base, tmp_path)
+    corpus.grow(AddTokens(["<a>"]))
+    assert not (corpus.place / NOTE_NAME).exists()

@@ -23,6 +23,14 @@ def test_demo_text_to_validate_on_is_the_validation_split_by_default() -> None:
     assert as_sources("demo:english", "validation")[0].split == "validation"
 
 
+def test_demo_text_to_test_on_is_the_validation_split_by_default() -> None:
+    assert as_sources("demo:english", "test")[0].split == "validation"
+
+
+def test_hub_text_to_test_on_is_the_test_split_by_default() -> None:
+    assert as_sources("owner/texts", "test")[0].split == "test"
+
+
 def test_file_to_validate_on_is_read_whole_by_default(tmp_path: Path) -> None:
     assert as_sources(str(tmp_path / "a.txt"), "validation")[0].split == "train"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from lightning_vocab.vocabulary import (
 from lightning_vocab.vocabulary.fingerprint import backend
 
 FOLDERS = (
-    ("tokenizers/gpt2", False),
-    ("tokenizers/llama2", False),
-    ("tokenizers/phi3-mini", True),
-    ("tokenizers/t5-small", True),
-    ("lm/stories260K", False),
+    ("tokenizers/gpt2", False, False),
+    ("tokenizers/llama2", False, False),
+    ("tokenizers/phi3-mini", True, True),
+    ("tokenizers/t5-small", True, True),
+    ("lm/stories260K", False, True),
 )
 
 
@@ -69,6 +70,8 @@ def test_duplicates_and_known_tokens_are_reported_and_recorded(
     assert expansion.extender["report"] == {
         "duplicates": ["<|x|>"],
         "already_in_base": ["<|end|>"],
+        "decoded_otherwise": [],
+        "plain_words": [],
     }
     assert extender.has_built(expansion)
     assert not AddTokens(["<|x|>"]).has_built(expansion)
@@ -84,6 +87,40 @@ def test_text_that_spells_another_token_is_refused(tokenizer: PreTrainedTokenize
         AddTokens(["é"]).extend(tokenizer)
     with pytest.raises(ValueError, match=r"stands for other text \(' cat'\)"):
         AddTokens(["Ġcat"]).extend(ContinuedBPE(1).extend(tokenizer, [" cat cat"]).tokenizer)
+
+
+def test_a_token_that_decodes_to_other_text_is_refused(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.raises(ValueError, match="cannot be decoded again, such as '<é>'"):
+        AddTokens(["<|x|>", "<é>"]).extend(tokenizer)
+
+
+@pytest.mark.parametrize("token", ["<|ไทย|>", "<é中>"])
+def test_a_character_that_spells_no_byte_keeps_a_token_readable(
+    token: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    grown = AddTokens([token]).extend(tokenizer).tokenizer
+    assert grown.decode(grown.encode(f"a{token}b")) == f"a{token}b"
+
+
+@pytest.mark.parametrize("token", ["thei", " lead", "คำ"])
+def test_plain_words_are_warned_of_and_recorded(
+    token: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.warns(UserWarning, match=rf"plain words: \['{token}'\].*Use ContinuedBPE"):
+        expansion = AddTokens([token, "<x>", "a b"]).extend(tokenizer).expansion
+    assert expansion.extender["report"]["plain_words"] == [token]
+
+
+def test_text_decoded_otherwise_is_warned_of_and_recorded(
+    fallback_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.warns(UserWarning, match=r"Text around 1 added tokens .*\['<x>'\]"):
+        expanded = AddTokens(["<x>"]).extend(fallback_tokenizer)
+    assert expanded.expansion.extender["report"]["decoded_otherwise"] == ["<x>"]
+    grown = expanded.tokenizer
+    assert grown.decode(grown.encode("a<x>b", add_special_tokens=False)) == "a<x> b"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +178,14 @@ def test_a_class_that_rebuilds_its_backend_reloads_with_the_tokens(
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize(("folder", "special"), FOLDERS)
+@pytest.mark.parametrize(("folder", "special", "adds_blanks"), FOLDERS)
 def test_real_tokenizers_reload_with_the_tokens(
-    folder: str, special: bool, assets: Path, tmp_path: Path
+    folder: str, special: bool, adds_blanks: bool, assets: Path, tmp_path: Path
 ) -> None:
     base = load_tokenizer(assets / folder)
     first = max(base.get_vocab().values()) + 1
-    expanded = AddTokens(["<|tool|>", "<item 1>"], special=special).extend(base)
+    with pytest.warns(UserWarning, match="Text around 2") if adds_blanks else nullcontext():
+        expanded = AddTokens(["<|tool|>", "<item 1>"], special=special).extend(base)
     reloaded = AutoTokenizer.from_pretrained(save_expansion(expanded, tmp_path / "expansion"))
     assert reloaded.convert_tokens_to_ids(["<|tool|>", "<item 1>"]) == [first, first + 1]
     assert type(reloaded) is type(base)

@@ -300,6 +300,38 @@ def test_nothing_is_printed_where_stderr_is_no_terminal(
     assert (printed.out, printed.err) == ("", "")
 
 
+@pytest.mark.parametrize("name", ["num_new_tokens", "min_frequency", "max_token_length"])
+@pytest.mark.parametrize("value", [2.5, True, "7", None])
+def test_other_than_whole_numbers_are_refused(name: str, value: Any) -> None:
+    settings: dict[str, Any] = {"num_new_tokens": 5, name: value}
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, got {value!r}"):
+        ContinuedBPE(**settings)
+
+
+@pytest.mark.parametrize("value", [True, "1", None])
+def test_a_coverage_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="character_coverage must be a number"):
+        ContinuedBPE(5, character_coverage=value)
+
+
+def test_too_many_tokens_are_refused_with_the_settings_that_limit_them(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    extender = ContinuedBPE(10**4, min_frequency=2, max_token_length=9, scripts=["Latin"])
+    settings = r"min_frequency=2, max_token_length=9, scripts=\['Latin'\], .*coverage=0.9995"
+    remedy = "lower .* or min_frequency, raise .*, name more scripts, or give more text"
+    with pytest.raises(ValueError, match=f"{settings}: {remedy}"):
+        extender.extend(tokenizer, CORPUS)
+
+
+def test_an_extender_of_the_same_name_elsewhere_has_not_built_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    expansion = ContinuedBPE(3).extend(tokenizer, CORPUS).expansion
+    namesake = type("ContinuedBPE", (ContinuedBPE,), {"__module__": "another.package"})
+    assert not namesake(3).has_built(expansion)
+
+
 def test_description_tells_settings_apart(tokenizer: PreTrainedTokenizerFast) -> None:
     extender = ContinuedBPE(3, min_frequency=2, progress=False)
     expansion = extender.extend(tokenizer, CORPUS).expansion
@@ -307,7 +339,7 @@ def test_description_tells_settings_apart(tokenizer: PreTrainedTokenizerFast) ->
     assert ContinuedBPE(3, progress=True).has_built(again)
     assert not ContinuedBPE(3, min_frequency=3).has_built(again)
     assert again.extender == {
-        "class": "ContinuedBPE",
+        "class": "lightning_vocab.vocabulary.continued_bpe.ContinuedBPE",
         "args": {
             "num_new_tokens": 3,
             "min_frequency": 2,
