@@ -21,6 +21,7 @@ from lightning_vocab.data.rows import Collate
 from lightning_vocab.data.sources import Role, TextSource, as_named_sources, as_sources, plain
 from lightning_vocab.data.tokenise import Layout, frame_of
 from lightning_vocab.demo import resolve_base
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
 
@@ -138,6 +139,8 @@ class VocabDataModule(LightningDataModule):
     @override
     def prepare_data(self) -> None:
         """Build the expansion folder, tokenise what is not tokenised yet, measure the fertility."""
+        if self.trainer is not None:  # before anything is built for a run that cannot be
+            refuse_sharded_strategy(self.trainer, type(self).__name__)
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
         roles = _ROLES[None if self.trainer is None else self.trainer.state.fn]
 

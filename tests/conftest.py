@@ -102,8 +102,17 @@ def model(request: pytest.FixtureRequest) -> LlamaForCausalLM:
 @pytest.fixture(scope="session", params=[True, False], ids=["tied", "untied"])
 def base_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The pico model and its tokenizer as a Hugging Face folder; read-only."""
-    folder = tmp_path_factory.mktemp("base")
-    make_model(tied=request.param).save_pretrained(folder)
+    return _write_base(tmp_path_factory.mktemp("base"), tied=request.param)
+
+
+@pytest.fixture(scope="session")
+def tied_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`base_folder` for tests that a tie says nothing about."""
+    return _write_base(tmp_path_factory.mktemp("tied"), tied=True)
+
+
+def _write_base(folder: Path, *, tied: bool) -> str:
+    make_model(tied=tied).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
 

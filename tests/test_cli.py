@@ -55,12 +55,12 @@ def callback(name: str, **options: Any) -> list[str]:
 
 
 def test_fit_builds_the_expansion_trains_in_two_stages_reports_and_exports(
-    base_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    tied_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(
         [
             "fit",
-            *arguments(base_folder),
+            *arguments(tied_folder),
             *callback("FreezeBackbone"),
             *callback("UnfreezeAt", step=2),
             *callback("ExpansionReport", path="report.json"),
@@ -77,11 +77,11 @@ def test_fit_builds_the_expansion_trains_in_two_stages_reports_and_exports(
     assert len(tokenizer) == 312 == model.get_input_embeddings().weight.shape[0]
 
 
-def test_the_report_says_before_what_the_base_itself_scores(base_folder: str, folder: Path) -> None:
-    main(["fit", *arguments(base_folder), *callback("ExpansionReport", path="report.json")])
+def test_the_report_says_before_what_the_base_itself_scores(tied_folder: str, folder: Path) -> None:
+    main(["fit", *arguments(tied_folder), *callback("ExpansionReport", path="report.json")])
     rows = {row["name"]: row for row in json.loads((folder / "report.json").read_text())}
-    model = AutoModelForCausalLM.from_pretrained(base_folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    model = AutoModelForCausalLM.from_pretrained(tied_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tied_folder)
     nats = num_bytes = 0.0
     for text in TEXTS:
         ids = [tokenizer.bos_token_id, *tokenizer(text).input_ids]
@@ -104,9 +104,9 @@ def test_the_report_says_before_what_the_base_itself_scores(base_folder: str, fo
 
 
 def test_validate_test_and_predict_run_on_the_same_arguments(
-    base_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    tied_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = arguments(base_folder, model__max_new_tokens=4)
+    given = arguments(tied_folder, model__max_new_tokens=4)
     main(["validate", *given])
     main(["test", *given])
     main(["predict", *given])
@@ -116,8 +116,8 @@ def test_validate_test_and_predict_run_on_the_same_arguments(
     assert printed.count("continuation") == 2
 
 
-def test_export_writes_a_plain_folder_from_a_checkpoint(base_folder: str, folder: Path) -> None:
-    main(["fit", *arguments(base_folder), "--trainer.default_root_dir=run"])
+def test_export_writes_a_plain_folder_from_a_checkpoint(tied_folder: str, folder: Path) -> None:
+    main(["fit", *arguments(tied_folder), "--trainer.default_root_dir=run"])
     (checkpoint,) = (folder / "run").rglob("*.ckpt")
     main(["export", str(checkpoint), "out"])
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -130,10 +130,10 @@ def test_export_writes_a_plain_folder_from_a_checkpoint(base_folder: str, folder
 
 
 def test_the_command_line_wins_over_the_hyperparameters_of_a_checkpoint(
-    base_folder: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tied_folder: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = "--trainer.default_root_dir=run"
-    main(["fit", *arguments(base_folder, model__lr_new_rows=0.5), root])
+    main(["fit", *arguments(tied_folder, model__lr_new_rows=0.5), root])
     (checkpoint,) = (folder / "run").rglob("*.ckpt")
     seen: list[tuple[int, float, dict[str, float]]] = []
 
@@ -142,7 +142,7 @@ def test_the_command_line_wins_over_the_hyperparameters_of_a_checkpoint(
         seen.append((module.trainer.global_step, module.hparams["lr_new_rows"], rates))
 
     monkeypatch.setattr(VocabExpansionModule, "on_train_end", note, raising=False)
-    resumed = arguments(base_folder, model__lr_new_rows=0.25, **{"trainer__max_steps": 6})
+    resumed = arguments(tied_folder, model__lr_new_rows=0.25, **{"trainer__max_steps": 6})
     main(["fit", *resumed, root, f"--ckpt_path={checkpoint}"])
     ((step, hyperparameter, rates),) = seen
     assert step == 6
@@ -159,19 +159,19 @@ def test_the_command_line_wins_over_the_hyperparameters_of_a_checkpoint(
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(
-    base_folder: str, folder: Path, change: dict[str, Any], error: Any, message: str
+    tied_folder: str, folder: Path, change: dict[str, Any], error: Any, message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        main(["fit", *arguments(base_folder, **change), *callback("ExportHuggingFace", path="out")])
+        main(["fit", *arguments(tied_folder, **change), *callback("ExportHuggingFace", path="out")])
     assert not (folder / "expansion").exists()
     assert not (folder / "out").exists()
 
 
 def test_zero_new_tokens_are_refused_while_arguments_are_read(
-    base_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    tied_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((ValueError, SystemExit)) as caught:
-        main(["fit", *arguments(base_folder, **{"data__extender.num_new_tokens": 0})])
+        main(["fit", *arguments(tied_folder, **{"data__extender.num_new_tokens": 0})])
     assert "num_new_tokens" in str(caught.value) + capsys.readouterr().err
     assert not (folder / "expansion").exists()
 

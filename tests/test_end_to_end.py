@@ -11,6 +11,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from transformers import T5Config
 
 from lightning_vocab.callbacks import (
     EmbeddingSpectrumMonitor,
@@ -22,7 +24,7 @@ from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
-from tests.conftest import NEW_TEXTS, TEXTS
+from tests.conftest import NEW_TEXTS, TEXTS, make_tokenizer
 
 UNFREEZE, STEPS = 3, 7
 
@@ -186,6 +188,25 @@ def test_a_resumed_run_keeps_the_measured_base_and_cannot_invent_one(
             datamodule=make_data(base_folder, text),
             ckpt_path=text / "b.ckpt",
         )
+
+
+class OddStrategy(SingleDeviceStrategy):
+    """A strategy that nobody has tested."""
+
+
+def test_an_untested_strategy_and_a_base_of_another_kind_leave_nothing(
+    base_folder: str, text: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(text, accelerator="auto", strategy=OddStrategy(device="cpu"))
+    with pytest.raises(MisconfigurationException, match="got OddStrategy"):
+        trainer.fit(make_module(base_folder, text), datamodule=make_data(base_folder, text))
+    T5Config(vocab_size=300, d_model=8, num_layers=1, num_heads=1).save_pretrained(tmp_path / "t5")
+    make_tokenizer().save_pretrained(tmp_path / "t5")
+    base = str(tmp_path / "t5")
+    with pytest.raises(ValueError, match="encoder-decoder"):
+        make_trainer(text).fit(make_module(base, text), datamodule=make_data(base, text))
+    assert not (text / "expansion").exists()
+    assert not (text / "cache").exists()
 
 
 class SaveRank(Callback):

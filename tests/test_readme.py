@@ -14,14 +14,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs_and_exports(
-    base_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tied_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     lines = [json.dumps({"text": text}) for text in NEW_TEXTS * 20]
     (tmp_path / "text.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     tiny = {
-        '"demo"': repr(base_folder),
+        '"demo"': repr(tied_folder),
         '"demo:code"': '"text.jsonl"',
         '"demo:english"': '"text.jsonl"',
         "num_new_tokens=300": "num_new_tokens=12",

@@ -56,10 +56,10 @@ def small(base: str, grown: bool) -> list[str]:
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
 @pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
 def test_every_recipe_runs_through_the_real_command_line(
-    name: str, base_folder: str, folder: Path
+    name: str, tied_folder: str, folder: Path
 ) -> None:
     grown = "expansion_dir" in yaml.safe_load((RECIPES / name).read_text())["model"]
-    main(["fit", "--config", str(RECIPES / name), *small(base_folder, grown)])
+    main(["fit", "--config", str(RECIPES / name), *small(tied_folder, grown)])
     (export,) = (folder / "runs").rglob("export")
     assert (export / "model.safetensors").is_file()
     assert (export / "vocab_expansion.json").is_file() == grown
@@ -97,9 +97,9 @@ def test_the_callbacks_recipe_leaves_old_rows_bit_equal() -> None:
 
 @pytest.mark.parametrize("name", ["quickstart.yaml", "two_stage.yaml"])
 def test_the_vocabulary_grows_on_the_text_that_the_user_names(
-    name: str, base_folder: str, capsys: pytest.CaptureFixture[str]
+    name: str, tied_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [f"--model.base={base_folder}", "--data.train=text.jsonl"]
+    options = [f"--model.base={tied_folder}", "--data.train=text.jsonl"]
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(RECIPES / name), *options, "--print_config"])
     data = yaml.safe_load(capsys.readouterr().out)["data"]

@@ -126,7 +126,7 @@ def base_rows(base: str) -> int | None:
 
 
 def check_block_size(base: str, block_size: int) -> None:
-    """Make sure that the base model can take rows of ``block_size`` tokens.
+    """Make sure that the base is a model that can take rows of ``block_size`` tokens.
 
     A base that is a tokenizer alone, or whose config names no greatest position, takes any.
 
@@ -135,9 +135,16 @@ def check_block_size(base: str, block_size: int) -> None:
         block_size: Tokens of a row.
 
     Raises:
-        ValueError: If ``block_size`` is above the ``max_position_embeddings`` of the base.
+        ValueError: If ``block_size`` is above the ``max_position_embeddings`` of the base, or the
+            base is no causal language model.
     """
-    context = getattr(_text_config(base), "max_position_embeddings", None)
+    config = _text_config(base)
+    if config is not None and config.is_encoder_decoder:
+        raise ValueError(
+            f"{base!r} is an encoder-decoder ({config.model_type}): expected a causal language "
+            "model."
+        )
+    context = getattr(config, "max_position_embeddings", None)
     if context is not None and 0 < context < block_size:
         raise ValueError(
             f"Expected a block_size of at most {context}, the context of {base!r} "

@@ -74,6 +74,7 @@ def test_resume_equals_uninterrupted(
     assert is_same(resumed, whole)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # one run saves
 @pytest.mark.parametrize(
     "options", [{"max_steps": 14}, {"max_steps": -1, "max_epochs": 3}], ids=str
 )

@@ -280,24 +280,3 @@ def test_a_multiple_below_one_is_refused(tokenizer: PreTrainedTokenizerFast) -> 
         expand_model(
             make_model(), make_expanded(tokenizer, WORDS), SubwordMean(), pad_to_multiple_of=0
         )
-
-
-@pytest.mark.parametrize("surroundings", ["device", "dtype"])
-@pytest.mark.parametrize("kind", ["llama-untied", "phi-bias"])
-@pytest.mark.parametrize("initializer", INITIALIZERS, ids=lambda given: type(given).__name__)
-def test_rows_do_not_depend_on_the_default_device_or_dtype(
-    initializer: Initializer, kind: Kind, surroundings: str
-) -> None:
-    _, expanded, multiple = make_case("multiple")
-    plain, model = make_base(kind), make_base(kind)
-    expand_model(plain, expanded, initializer, pad_to_multiple_of=multiple)
-    is_device = surroundings == "device"
-    torch.set_default_dtype(torch.float32 if is_device else torch.bfloat16)
-    try:
-        with torch.device("meta" if is_device else "cpu"):
-            expand_model(model, expanded, initializer, pad_to_multiple_of=multiple)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    before, after = plain.state_dict(), model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
