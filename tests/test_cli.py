@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -193,9 +192,3 @@ def test_help_of_a_command_is_the_docstrings(
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     assert "Learning rate of the new rows" in capsys.readouterr().out
-
-
-def test_the_package_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "lightning_vocab", "--version"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "lightning-vocab" in shown

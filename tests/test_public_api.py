@@ -74,11 +74,14 @@ def test_the_readme_lists_every_public_name() -> None:
     assert not missing
 
 
-def test_importing_the_package_touches_neither_network_nor_disk_caches() -> None:
+def test_the_package_runs_as_a_module_without_touching_the_network() -> None:
     script = (
-        "import socket\n"
+        "import runpy, socket, sys\n"
         "def refuse(*args, **kwargs): raise RuntimeError('network')\n"
         "socket.socket.connect = refuse\n"
-        "import lightning_vocab\n"
+        "sys.argv = ['lightning-vocab', '--version']\n"
+        "runpy.run_module('lightning_vocab', run_name='__main__')\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "lightning-vocab" in ended.stdout

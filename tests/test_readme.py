@@ -24,7 +24,7 @@ def test_the_python_example_runs_and_exports(
         '"demo"': repr(tied_folder),
         '"demo:code"': '"text.jsonl"',
         '"demo:english"': '"text.jsonl"',
-        "num_new_tokens=300": "num_new_tokens=12",
+        "ContinuedBPE(num_new_tokens=300)": "ContinuedBPE(num_new_tokens=12), block_size=64",
         "max_steps=200": "max_steps=4, logger=False, enable_progress_bar=False",
         "step=100": "step=2",
     }

@@ -5,7 +5,6 @@ import pytest
 from lightning_vocab.base import load_base_model
 from lightning_vocab.data.rows import Collate
 from lightning_vocab.demo import BASE_FOLDER, resolve_base
-from lightning_vocab.demo.corpus import english
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import is_tied
 from lightning_vocab.vocabulary import load_tokenizer
@@ -23,7 +22,11 @@ def test_the_bundled_model_is_small_tied_and_whole() -> None:
 def test_the_bundled_model_knows_the_prose_that_it_was_trained_on() -> None:
     module = VocabExpansionModule(base="demo")
     module.configure_model()
-    text = next(english("validation"))[:800]
+    text = (
+        "Return the number of items in the list. If the argument is not given, the default is "
+        "used. This method is called when the object is about to be closed, and it raises an "
+        "exception if the file has already been removed by another process."
+    )
     ids = [0, *module.tokenizer(text).input_ids]
     row = {"input_ids": ids, "num_context": 1, "num_bytes": len(text.encode())}
     batch = Collate(pad_id=0)([row])  # type: ignore[list-item]  # lists do for arrays
