@@ -10,6 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+# The models are tiny and two workers share the cores: threads would only wait for each other.
+torch.set_num_threads(1)
+
 ASSETS = Path(
     os.environ.get(
         "LIGHTNING_VOCAB_ASSETS", Path(__file__).resolve().parents[1].parent / "shared" / "assets"
