@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
@@ -11,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.functional.linear_cross_entropy import (
     RowBlock,
     linear_cross_entropy,
     token_nats,
 )
 from lightning_vocab.rows.locate import find_split
-
-IGNORE_INDEX = -100
-"""Label of a position that is not scored."""
 
 _PROBE_ROWS, _PROBE_POSITIONS = 2, 128
 
@@ -70,20 +69,17 @@ class NextTokenLoss:
         """Mean loss of the batch over its scored positions, a scalar with a gradient.
 
         Args:
-            batch: ``input_ids``, ``labels`` (not shifted; `IGNORE_INDEX` is not scored) and, where
+            batch: ``input_ids``, ``labels`` (not shifted; `IGNORED` is not scored) and, where
                 rows are padded, ``attention_mask``; all ``(batch, time)``.
         """
         targets = batch["labels"][:, 1:]
         if not self.is_streamed:
             total = self._plain_nats(batch).sum()
-            return total / (targets != IGNORE_INDEX).sum().clamp(min=1)
+            return total / (targets != IGNORED).sum().clamp(min=1)
         return linear_cross_entropy(
             self._hidden(batch),
             *self._head(targets),
-            ignore_index=IGNORE_INDEX,
-            softcap=self.softcap,
-            logit_scale=self.logit_scale,
-            chunk_size=self.chunk_size,
+            **self._options,
         )
 
     @torch.no_grad()
@@ -98,11 +94,18 @@ class NextTokenLoss:
         return token_nats(
             self._hidden(batch),
             *self._head(batch["labels"][:, 1:]),
-            ignore_index=IGNORE_INDEX,
-            softcap=self.softcap,
-            logit_scale=self.logit_scale,
-            chunk_size=self.chunk_size,
+            **self._options,
         )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What both forms of the streamed loss are told."""
+        return {
+            "ignore_index": IGNORED,
+            "softcap": self.softcap,
+            "logit_scale": self.logit_scale,
+            "chunk_size": self.chunk_size,
+        }
 
     @torch.no_grad()
     def check(self, batch: Mapping[str, Tensor]) -> bool:
@@ -125,7 +128,7 @@ class NextTokenLoss:
             return True
         names = ("input_ids", "labels", "attention_mask")
         corner = {k: batch[k][:_PROBE_ROWS, :_PROBE_POSITIONS] for k in names if k in batch}
-        if not (corner["labels"][:, 1:] != IGNORE_INDEX).any():
+        if not (corner["labels"][:, 1:] != IGNORED).any():
             return False
         with evaluating(self.model):
             streamed, own = self.nats(corner), self._plain_nats(corner)
@@ -163,7 +166,7 @@ class NextTokenLoss:
             logits.transpose(1, 2),
             batch["labels"][:, 1:],
             reduction="none",
-            ignore_index=IGNORE_INDEX,
+            ignore_index=IGNORED,
         )
 
     def _head(self, targets: Tensor) -> tuple[Tensor, list[RowBlock]]:
