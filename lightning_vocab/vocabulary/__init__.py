@@ -1,5 +1,6 @@
 """From text to a grown tokenizer and the folder that carries it."""
 
+from lightning_vocab.vocabulary import forking as _forking  # noqa: F401  # acts when imported
 from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.base_check import check_base
 from lightning_vocab.vocabulary.continued_bpe import ContinuedBPE
