@@ -1,18 +1,18 @@
-"""The command line: `lightning-vocab fit|validate|test|predict|export`."""
+"""The command line: Lightning's own subcommands and those of `lightning_vocab.commands`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
-from jsonargparse import auto_cli
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.panel import Panel
 from typing_extensions import override
 
+from lightning_vocab.commands import COMMANDS, find_command
+from lightning_vocab.commands.frame import run_command
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 
@@ -46,35 +46,13 @@ class VocabCLI(LightningCLI):
                 console.print(Panel(text, title="continuation"), markup=False)
 
 
-def export(
-    checkpoint: str,
-    out: str,
-    base: str | None = None,
-    expansion_dir: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write the model of a checkpoint as a plain Hugging Face folder.
-
-    Args:
-        checkpoint: A checkpoint file that `fit` wrote.
-        out: The new folder.
-        base: Where the base is now, if it has moved since the run.
-        expansion_dir: Where the expansion folder is now, if it has moved since the run, or if this
-            is not the folder that the run was started from.
-        overwrite: Whether an existing folder may be replaced.
-    """
-    places = {"base": base, "expansion_dir": expansion_dir}
-    moved: dict[str, Any] = {name: place for name, place in places.items() if place is not None}
-    module = VocabExpansionModule.load_from_checkpoint(checkpoint, map_location="cpu", **moved)
-    module.export(out, overwrite=overwrite)
-    Console().print(f"Exported to {out}")
-
-
 def main(args: ArgsType = None) -> None:
     """Run the command line; `args` as in `sys.argv[1:]`, or that if None."""
     given = sys.argv[1:] if args is None else args
-    if isinstance(given, Sequence) and given and given[0] == "export":
-        auto_cli(export, args=list(given[1:]), prog="lightning-vocab export")
+    if isinstance(given, Sequence) and given and given[0] in COMMANDS:
+        status = run_command(find_command(given[0]), given[1:], f"lightning-vocab {given[0]}")
+        if status:
+            sys.exit(status)
         return
     VocabCLI(
         VocabExpansionModule,
@@ -85,10 +63,8 @@ def main(args: ArgsType = None) -> None:
         parser_kwargs={
             "prog": "lightning-vocab",
             "version": version("lightning-vocab"),
-            "description": (
-                "Grow the vocabulary of a causal language model and train it. "
-                "`lightning-vocab export CKPT OUT` writes a Hugging Face folder from a checkpoint."
-            ),
+            "description": "Grow the vocabulary of a causal language model and train it. "
+            + " ".join(f"`lightning-vocab {name}`: {said}" for name, said in COMMANDS.items()),
         },
         auto_configure_optimizers=False,
     )
