@@ -94,26 +94,12 @@ def grow(
         FileExistsError: If the folder holds something else.
     """
     base_tokenizer = _load_base(base, block_size)
-    if _holds_expansion(expansion_dir):
-        found = load_expansion(expansion_dir)
-        problem = _problem(extender, found, base_tokenizer)
-        problem = problem or other_text(expansion_dir, sources)
-        if problem is None:
-            return _pair(base_tokenizer, found)
-        if not overwrite:
-            raise ValueError(
-                f"{expansion_dir!r} holds another expansion: {problem}. Choose another folder, "
-                "leave the extender out to use this one, or set overwrite_expansion to replace it."
-            )
+    standing = _standing(extender, base_tokenizer, expansion_dir, sources, overwrite=overwrite)
+    if standing is not None:
+        return _pair(base_tokenizer, standing)
     frame_of(base_tokenizer)  # complains before the work, not after it
     expanded, has_read = _extend(extender, base_tokenizer, texts, base_rows(base))
-    try:
-        save_expansion(expanded, expansion_dir, overwrite=overwrite)
-    except FileExistsError:
-        # On a shared file system, another node may have built the same folder meanwhile.
-        stands = _holds_expansion(expansion_dir)
-        if not stands or load_expansion(expansion_dir).expansion != expanded.expansion:
-            raise
+    _save(expanded, expansion_dir, overwrite=overwrite)
     if has_read:
         note_text(expansion_dir, sources)
     return _pair(base_tokenizer, load_expansion(expansion_dir))
@@ -184,6 +170,40 @@ def _extend(
 
     expanded = extender.extend(tokenizer, watched(texts()), base_rows=rows)
     return expanded, has_read
+
+
+def _standing(
+    extender: Extender,
+    base_tokenizer: PreTrainedTokenizerBase,
+    expansion_dir: str,
+    sources: Sequence[TextSource],
+    *,
+    overwrite: bool,
+) -> ExpandedTokenizer | None:
+    """The expansion that stands, if it is the wanted one; None where one is to be built."""
+    if not _holds_expansion(expansion_dir):
+        return None
+    found = load_expansion(expansion_dir)
+    problem = _problem(extender, found, base_tokenizer)
+    problem = problem or other_text(expansion_dir, sources)
+    if problem is None:
+        return found
+    if overwrite:
+        return None
+    raise ValueError(
+        f"{expansion_dir!r} holds another expansion: {problem}. Choose another folder, leave the "
+        "extender out to use this one, or set overwrite_expansion to replace it."
+    )
+
+
+def _save(expanded: ExpandedTokenizer, expansion_dir: str, *, overwrite: bool) -> None:
+    try:
+        save_expansion(expanded, expansion_dir, overwrite=overwrite)
+    except FileExistsError:
+        # On a shared file system, another node may have built the same folder meanwhile.
+        stands = _holds_expansion(expansion_dir)
+        if not stands or load_expansion(expansion_dir).expansion != expanded.expansion:
+            raise
 
 
 def _holds_expansion(folder: str) -> bool:
