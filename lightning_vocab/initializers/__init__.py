@@ -1,8 +1,27 @@
 """Rows for new tokens: one method a file."""
 
 from lightning_vocab.initializers.base import Initializer, PieceBags, RowContext
+from lightning_vocab.initializers.combined import CombinedRows, RowWeights
+from lightning_vocab.initializers.coverage import Coverage
+from lightning_vocab.initializers.keep import Keep
 from lightning_vocab.initializers.mean import Mean
+from lightning_vocab.initializers.mixture import Mixture, Separate
 from lightning_vocab.initializers.normal import Normal
 from lightning_vocab.initializers.subword_mean import SubwordMean
+from lightning_vocab.initializers.zeros import Zeros
 
-__all__ = ["Initializer", "Mean", "Normal", "PieceBags", "RowContext", "SubwordMean"]
+__all__ = [
+    "CombinedRows",
+    "Coverage",
+    "Initializer",
+    "Keep",
+    "Mean",
+    "Mixture",
+    "Normal",
+    "PieceBags",
+    "RowContext",
+    "RowWeights",
+    "Separate",
+    "SubwordMean",
+    "Zeros",
+]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_vocab.initializers.moments import mean_row
 from lightning_vocab.vocabulary.expansion import VocabularyExpansion
@@ -43,6 +43,8 @@ class RowContext:
         output_rows: The head matrix ``(base_rows, dim)``, or None where the model is tied.
         output_bias: Bias of the head, ``(base_rows,)``, or None.
         generator: Source of all randomness.
+        model: The base model before its rows are split, for methods that run it; None where there
+            are only rows.
     """
 
     expansion: VocabularyExpansion
@@ -51,6 +53,7 @@ class RowContext:
     output_rows: Tensor | None
     output_bias: Tensor | None
     generator: torch.Generator
+    model: PreTrainedModel | None = None
 
     @property
     def base_len(self) -> int:
@@ -95,6 +98,18 @@ class RowContext:
         flat = torch.tensor([id for ids in pieces for id in ids], dtype=torch.long, device=device)
         bag = torch.repeat_interleave(torch.arange(len(pieces), device=device), counts)
         return PieceBags(flat, counts.cumsum(0) - counts, counts, bag)
+
+    def only(self, places: Sequence[int]) -> RowContext:
+        """The same base with some of the new tokens.
+
+        Args:
+            places: Which of the new tokens, ascending, counted from 0 in their order.
+        """
+        tokens = tuple(self.expansion.tokens[place] for place in places)
+        part = replace(self, expansion=replace(self.expansion, tokens=tokens))
+        # A slot that another of the new tokens takes is still no row of the base.
+        part.__dict__["base_ids"] = self.base_ids
+        return part
 
     def texts(self, ids: Iterable[int]) -> list[str]:
         """The text of each single token; U+FFFD stands for bytes that are not a whole character.

@@ -74,6 +74,7 @@ def _context(
         output_rows=None if is_tied(model) else head.weight.detach(),
         output_bias=None if head.bias is None else head.bias.detach(),
         generator=torch.Generator("cpu").manual_seed(0) if generator is None else generator,
+        model=model,
     )
 
 

@@ -1,0 +1,71 @@
+"""What a method could do, and what it left to another: said, never silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_vocab.initializers.base import Initializer, RowContext
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many new tokens a method made rows for, and who made the others.
+
+    Args:
+        method: Name of the method.
+        num_tokens: New tokens that it was asked for.
+        missing: Surfaces of the tokens that it could not do.
+        fallback: Name of the method that made those; None where there are none.
+    """
+
+    method: str
+    num_tokens: int
+    missing: tuple[str, ...]
+    fallback: str | None
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens that the method itself did, from 0 to 1."""
+        return 1 - len(self.missing) / self.num_tokens
+
+    def __str__(self) -> str:
+        done = self.num_tokens - len(self.missing)
+        said = f"{self.method} made {done} of {self.num_tokens} new tokens ({self.share:.1%})"
+        if not self.missing:
+            return f"{said}."
+        return f"{said}; {self.fallback} made the other {len(self.missing)}: {named(self.missing)}."
+
+
+def named(surfaces: Sequence[str]) -> str:
+    """The first few surfaces, for a message."""
+    shown = ", ".join(map(repr, surfaces[:_SHOWN]))
+    return f"{shown} …" if len(surfaces) > _SHOWN else shown
+
+
+def covered_by(
+    method: str, context: RowContext, is_covered: Tensor, fallback: Initializer | None
+) -> Coverage:
+    """The coverage of a method, or an error where tokens are left and nobody makes them.
+
+    Args:
+        method: Name of the method.
+        context: The context of the new tokens.
+        is_covered: Whether the method does each of them, ``(num_new,)``.
+        fallback: Makes the others.
+
+    Raises:
+        ValueError: If a token is left and there is no fallback.
+    """
+    tokens = context.expansion.tokens
+    missing = tuple(tokens[place].surface for place in (~is_covered).nonzero().flatten().tolist())
+    if missing and fallback is None:
+        raise ValueError(
+            f"{method} has nothing to make {len(missing)} of {len(tokens)} new tokens from, such "
+            f"as {named(missing)}: give it a fallback, such as SubwordMean, or more to go by."
+        )
+    return Coverage(method, len(tokens), missing, type(fallback).__name__ if missing else None)
