@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -37,12 +38,7 @@ def nearest_cosine(queries: Tensor, keys: Tensor, block_size: int = 4096) -> Nea
     Raises:
         ValueError: If there is no key, the widths differ or the block is empty.
     """
-    fits = queries.ndim == keys.ndim == 2 and queries.shape[1] == keys.shape[1]
-    if not fits or len(keys) == 0:
-        raise ValueError(
-            "Expected queries (queries, dim) and at least one key (keys, dim) of the same width, "
-            f"got {tuple(queries.shape)} and {tuple(keys.shape)}."
-        )
+    _check_fit(queries, keys)
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1 row, got {block_size}.")
     dtype = torch.promote_types(queries.dtype, torch.float32)
@@ -58,3 +54,63 @@ def nearest_cosine(queries: Tensor, keys: Tensor, block_size: int = 4096) -> Nea
             values[part] = torch.where(is_nearer, best, values[part])
             indices[part] = torch.where(is_nearer, place + first, indices[part])
     return NearestRows(values, indices)
+
+
+@torch.no_grad()
+def cosine_blocks(queries: Tensor, keys: Tensor, block_elements: int = 1 << 24) -> Iterator[Tensor]:
+    """Cosines of some queries at a time to all keys: ``(some, keys)``, in the queries' order.
+
+    Computed in float32 (float64 for float64 queries). A zero row has the cosine 0 to everything.
+    A block may be changed by the caller.
+
+    Args:
+        queries: Rows, ``(queries, dim)``.
+        keys: Rows, ``(keys, dim)``.
+        block_elements: Cosines in a block, unless one query alone has more.
+
+    Raises:
+        ValueError: If there is no key, the widths differ or the block is empty.
+    """
+    _check_fit(queries, keys)
+    if block_elements < 1:
+        raise ValueError(f"block_elements must be at least 1, got {block_elements}.")
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    units = F.normalize(keys.to(dtype), dim=1)
+    for part in torch.split(queries, max(1, block_elements // len(keys))):
+        yield F.normalize(part.to(dtype), dim=1) @ units.T
+
+
+@torch.no_grad()
+def best_cosines(
+    queries: Tensor, keys: Tensor, k: int, block_elements: int = 1 << 24
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` keys with the largest cosines to each query, the largest first.
+
+    Cost: ``queries * keys * dim`` products. Memory: unit copies of both and one block of cosines.
+
+    Args:
+        queries: Rows, ``(queries, dim)``.
+        keys: Rows, ``(keys, dim)``.
+        k: Keys of each query, at most as many as there are.
+        block_elements: Cosines in memory at a time.
+
+    Returns:
+        Cosines and indices of keys, both ``(queries, k)``.
+
+    Raises:
+        ValueError: If ``k`` is not from 1 to the number of keys, or queries and keys do not fit.
+    """
+    _check_fit(queries, keys)
+    if not 1 <= k <= len(keys):
+        raise ValueError(f"k must be from 1 to the number of keys, {len(keys)}: got {k}.")
+    found = [block.topk(k, dim=1) for block in cosine_blocks(queries, keys, block_elements)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
+
+def _check_fit(queries: Tensor, keys: Tensor) -> None:
+    fits = queries.ndim == keys.ndim == 2 and queries.shape[1] == keys.shape[1]
+    if not fits or len(keys) == 0:
+        raise ValueError(
+            "Expected queries (queries, dim) and at least one key (keys, dim) of the same width, "
+            f"got {tuple(queries.shape)} and {tuple(keys.shape)}."
+        )
