@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from hypothesis import settings
 
-# The models are tiny and two workers share the cores: threads would only wait for each other.
-torch.set_num_threads(1)
+if TYPE_CHECKING:  # the process that hands tests to the workers reads this file and needs neither
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+# A property test names no `max_examples`: the default run is quick, the gate thorough.
+settings.register_profile("quick", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=120, deadline=None)
+settings.load_profile("quick")
 
 ASSETS = Path(
     os.environ.get(
@@ -28,6 +33,18 @@ NEW_TEXTS = (
     "quartz vivid jungle zebra vivid",
     "vivid zebra jungle quartz vivid jungle",
 )
+
+
+def pytest_collectstart() -> None:
+    """The models are tiny and two workers share the cores: threads would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def case(*values: object, quick: bool, id: str | None = None) -> pytest.ParameterSet:
+    """Arguments of a test that run by default only if they are `quick`, else as `slow`."""
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow, id=id)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,11 +64,16 @@ def assets() -> Path:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(7)
 
 
 def make_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the GPT-2 kind; `<|end|>` is its bos and its eos."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -68,9 +90,12 @@ def make_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    num_rows: int = 300, *, tied: bool = True, dtype: torch.dtype = torch.float32
+    num_rows: int = 300, *, tied: bool = True, dtype: torch.dtype | None = None
 ) -> LlamaForCausalLM:
     """A pico Llama: width 32, two layers, random weights that depend on the seed alone."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
         vocab_size=num_rows,
         hidden_size=32,
@@ -87,6 +112,7 @@ def make_model(
     generator_state = torch.get_rng_state()
     torch.manual_seed(11)
     model = LlamaForCausalLM(config)
+    dtype = dtype or torch.float32
     model.to(dtype=dtype).eval()  # type: ignore[call-arg]  # the decorator hides torch's signature
     torch.set_rng_state(generator_state)
     return model

@@ -76,6 +76,7 @@ def test_fit_builds_the_expansion_trains_in_two_stages_reports_and_exports(
     assert len(tokenizer) == 312 == model.get_input_embeddings().weight.shape[0]
 
 
+@pytest.mark.slow
 def test_the_report_says_before_what_the_base_itself_scores(tied_folder: str, folder: Path) -> None:
     main(["fit", *arguments(tied_folder), *callback("ExpansionReport", path="report.json")])
     rows = {row["name"]: row for row in json.loads((folder / "report.json").read_text())}
@@ -102,6 +103,7 @@ def test_the_report_says_before_what_the_base_itself_scores(tied_folder: str, fo
     assert rows["bits per byte, old"]["before"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_validate_test_and_predict_run_on_the_same_arguments(
     tied_folder: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +117,7 @@ def test_validate_test_and_predict_run_on_the_same_arguments(
     assert printed.count("continuation") == 2
 
 
+@pytest.mark.slow
 def test_export_writes_a_plain_folder_from_a_checkpoint(tied_folder: str, folder: Path) -> None:
     main(["fit", *arguments(tied_folder), "--trainer.default_root_dir=run"])
     (checkpoint,) = (folder / "run").rglob("*.ckpt")
@@ -128,6 +131,7 @@ def test_export_writes_a_plain_folder_from_a_checkpoint(tied_folder: str, folder
     main(["export", str(checkpoint), "out", "--overwrite=true"])
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_hyperparameters_of_a_checkpoint(
     tied_folder: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,9 +24,14 @@ from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
-from tests.conftest import NEW_TEXTS, TEXTS, make_tokenizer
+from tests.conftest import NEW_TEXTS, TEXTS, case, make_tokenizer
 
 UNFREEZE, STEPS = 3, 7
+UNTIED_IS_QUICK = pytest.mark.parametrize(
+    "base_folder",
+    [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],
+    indirect=True,
+)
 
 
 @pytest.fixture
@@ -92,7 +97,15 @@ class EveryStep(ModelCheckpoint):
         super().__init__(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
 
 
-@pytest.mark.parametrize("stop", [1, UNFREEZE, UNFREEZE + 2], ids=["before", "at", "after"])
+@UNTIED_IS_QUICK
+@pytest.mark.parametrize(
+    "stop",
+    [
+        case(1, quick=False, id="before"),
+        case(UNFREEZE, quick=True, id="at"),
+        case(UNFREEZE + 2, quick=False, id="after"),
+    ],
+)
 def test_a_resumed_run_is_bit_equal_to_the_uninterrupted_one(
     base_folder: str, text: Path, stop: int
 ) -> None:
@@ -118,6 +131,7 @@ def test_a_resumed_run_is_bit_equal_to_the_uninterrupted_one(
             assert torch.equal(second["state"][index][key], value), (index, key)
 
 
+@UNTIED_IS_QUICK
 def test_old_rows_and_backbone_are_bit_equal_after_stage_1_and_have_no_optimizer_state(
     base_folder: str, text: Path
 ) -> None:
@@ -138,6 +152,7 @@ def test_old_rows_and_backbone_are_bit_equal_after_stage_1_and_have_no_optimizer
     assert {id(p) for p in trainer.optimizers[0].state} == new_rows
 
 
+@UNTIED_IS_QUICK
 def test_both_stages_lower_the_bits_per_byte_of_the_new_domain(
     base_folder: str, text: Path
 ) -> None:
@@ -152,6 +167,7 @@ def test_both_stages_lower_the_bits_per_byte_of_the_new_domain(
     assert spectrum.latest != spectrum.first
 
 
+@UNTIED_IS_QUICK
 def test_the_report_measures_all_text_where_validation_saw_a_part(
     base_folder: str, text: Path
 ) -> None:
@@ -165,6 +181,7 @@ def test_the_report_measures_all_text_where_validation_saw_a_part(
         assert rows[f"bits per byte, {name}"].after == pytest.approx(whole, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_resumed_run_keeps_the_measured_base_and_cannot_invent_one(
     base_folder: str, text: Path
@@ -222,6 +239,7 @@ class SaveRank(Callback):
 
 
 @pytest.mark.ddp
+@UNTIED_IS_QUICK
 def test_two_processes_end_bit_equal_after_unfreezing_and_agree_on_bits_per_byte(
     base_folder: str, text: Path
 ) -> None:

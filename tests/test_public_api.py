@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,18 @@ def test_the_readme_lists_every_public_name() -> None:
     assert not missing
 
 
-def test_the_package_runs_as_a_module_without_touching_the_network() -> None:
+def test_the_package_runs_as_a_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning-vocab", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("lightning_vocab", run_name="__main__")
+    assert not ended.value.code
+    assert "lightning-vocab" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # a new process imports everything once more
+def test_the_package_starts_without_touching_the_network() -> None:
     script = (
         "import runpy, socket, sys\n"
         "def refuse(*args, **kwargs): raise RuntimeError('network')\n"

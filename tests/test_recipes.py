@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lightning_vocab.cli import main
-from tests.conftest import NEW_TEXTS
+from tests.conftest import NEW_TEXTS, case
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -54,7 +54,13 @@ def small(base: str, grown: bool) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
-@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        case(path.name, quick=path.name == "quickstart.yaml")
+        for path in sorted(RECIPES.glob("*.yaml"))
+    ],
+)
 def test_every_recipe_runs_through_the_real_command_line(
     name: str, tied_folder: str, folder: Path
 ) -> None:
@@ -95,7 +101,9 @@ def test_the_callbacks_recipe_leaves_old_rows_bit_equal() -> None:
     assert recipe.main(max_steps=6, root="run") == 0.0
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "two_stage.yaml"])
+@pytest.mark.parametrize(
+    "name", [case("quickstart.yaml", quick=True), case("two_stage.yaml", quick=False)]
+)
 def test_the_vocabulary_grows_on_the_text_that_the_user_names(
     name: str, tied_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

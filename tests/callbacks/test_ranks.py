@@ -19,6 +19,7 @@ from tests.callbacks.modules import (
     is_same,
     make_trainer,
 )
+from tests.conftest import case
 
 pytestmark = pytest.mark.ddp
 RESUMING = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
@@ -36,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [case(name, quick=name == "accumulate") for name in VARIANTS])
 def test_ranks_agree_after_unfreeze(variant: str, tmp_path: Path) -> None:
     callbacks = stages()
     first, second = fit_two_ranks(tmp_path, PicoModule(), callbacks, **VARIANTS[variant])
@@ -44,6 +45,7 @@ def test_ranks_agree_after_unfreeze(variant: str, tmp_path: Path) -> None:
     assert is_same(first, second)
 
 
+@pytest.mark.slow
 def test_ranks_agree_with_callbacks_in_the_other_order(tmp_path: Path) -> None:
     runs = [
         fit_two_ranks(tmp_path / name, PicoModule(), callbacks)
@@ -53,7 +55,9 @@ def test_ranks_agree_with_callbacks_in_the_other_order(tmp_path: Path) -> None:
     assert is_same(runs[0], runs[1])
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    "tied", [case(True, quick=True, id="tied"), case(False, quick=False, id="untied")]
+)
 def test_two_ranks_train_on_the_mean_of_their_gradients(tied: bool, tmp_path: Path) -> None:
     both = fit_two_ranks(tmp_path, PicoModule(tied=tied, optimizer="sgd"), stages())[0]
     alone = PicoModule(tied=tied, optimizer="sgd", ranks=(0, 1))
@@ -101,7 +105,14 @@ def test_ranks_agree_with_masked_rows_of_an_ordinary_model(tmp_path: Path) -> No
 
 
 @RESUMING
-@pytest.mark.parametrize("stop", [1, 3, 7], ids=["frozen", "embeddings", "full"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        case(1, quick=False, id="frozen"),
+        case(3, quick=True, id="embeddings"),
+        case(7, quick=False, id="full"),
+    ],
+)
 def test_resume_on_two_ranks_equals_uninterrupted(stop: int, tmp_path: Path) -> None:
     path = tmp_path / "stopped.ckpt"
     callbacks = [*stages(), SaveAt(path, stop)]

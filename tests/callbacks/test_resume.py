@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_vocab.callbacks import FreezeBackbone, GradMaskNewRows, UnfreezeAt
 from tests.callbacks.modules import NEW_IDS, Options, PicoModule, SaveAt, fit, is_same, make_trainer
+from tests.conftest import case
 
 # The batches follow from the batch index, so a loader that starts anew changes nothing here.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You're resuming from a checkpoint that ended before the epoch"
 )
+
+
+LIMITS: dict[str, Options] = {
+    "steps": {"max_steps": 14},
+    "epochs": {"max_steps": -1, "max_epochs": 3},
+}
+QUICK_STOPS = ((7, "mid_epoch", "steps"), (5, "epoch_end", "epochs"), (10, "max_steps", "epochs"))
 
 
 def two_steps() -> list[Callback]:
@@ -62,9 +71,10 @@ def resumed_and_whole(
 @pytest.mark.parametrize(
     ("callbacks", "stop"),
     [
-        *((two_steps, stop) for stop in (1, 3, 5, 7)),  # one phase each; 5 ends an epoch
-        *((one_epoch, stop) for stop in (3, 5, 7)),
-        *((masked, stop) for stop in (1, 2, 4)),
+        # One phase each; 5 ends an epoch.
+        *(case(two_steps, stop, quick=stop == 3) for stop in (1, 3, 5, 7)),
+        *(case(one_epoch, stop, quick=stop == 5) for stop in (3, 5, 7)),
+        *(case(masked, stop, quick=stop == 2) for stop in (1, 2, 4)),
     ],
 )
 def test_resume_equals_uninterrupted(
@@ -76,10 +86,13 @@ def test_resume_equals_uninterrupted(
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # one run saves
 @pytest.mark.parametrize(
-    "options", [{"max_steps": 14}, {"max_steps": -1, "max_epochs": 3}], ids=str
+    ("stop", "place", "options"),
+    [
+        case(stop, place, LIMITS[limit], quick=one in QUICK_STOPS, id="-".join(map(str, one)))
+        for one in product((5, 7, 10), ("mid_epoch", "epoch_end", "max_steps"), LIMITS)
+        for stop, place, limit in (one,)
+    ],
 )
-@pytest.mark.parametrize("place", ["mid_epoch", "epoch_end", "max_steps"])
-@pytest.mark.parametrize("stop", [5, 7, 10])
 def test_an_epoch_comes_at_the_same_step_after_a_resume(
     place: str, stop: int, options: Options, tmp_path: Path
 ) -> None:
@@ -104,7 +117,7 @@ def test_an_epoch_comes_at_the_same_step_after_a_resume(
         assert ("backbone_decay" in groups) == (step >= 10)
 
 
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("stop", [case(1, quick=False), case(3, quick=True)])
 def test_resume_equals_uninterrupted_under_accumulation(stop: int, tmp_path: Path) -> None:
     options: Options = {"accumulate_grad_batches": 2, "max_steps": 6}
     resumed, whole = resumed_and_whole(tmp_path, two_steps, stop, **options)
@@ -112,7 +125,12 @@ def test_resume_equals_uninterrupted_under_accumulation(stop: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("stop", "after_validation"), [(12, False), (15, True), (17, False)], ids=["1", "due", "full"]
+    ("stop", "after_validation"),
+    [
+        case(12, False, quick=False, id="1"),
+        case(15, True, quick=True, id="due"),
+        case(17, False, quick=False, id="full"),
+    ],
 )
 def test_resume_keeps_what_a_stall_has_decided(
     stop: int, after_validation: bool, tmp_path: Path
@@ -125,7 +143,7 @@ def test_resume_keeps_what_a_stall_has_decided(
     assert is_same(resumed, whole)
 
 
-@pytest.mark.parametrize("stop", [2, 7])
+@pytest.mark.parametrize("stop", [case(2, quick=True), case(7, quick=False)])
 def test_resume_equals_uninterrupted_with_an_ordinary_model(stop: int, tmp_path: Path) -> None:
     def callbacks() -> list[Callback]:
         return [FreezeBackbone(), UnfreezeAt(4), GradMaskNewRows(until_step=6, new_ids=NEW_IDS)]

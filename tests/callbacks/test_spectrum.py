@@ -185,6 +185,7 @@ def test_callback_metrics_hold_the_last_values(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow  # matplotlib builds its list of fonts
 def test_tensorboard_gets_a_figure_of_each_matrix(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path)
     fit_logged(tmp_path, EmbeddingSpectrumMonitor(), logger, tied=False, max_steps=1)

@@ -21,6 +21,7 @@ from lightning_vocab.data.loader import (
     evaluation_loader,
     training_loader,
 )
+from tests.conftest import case
 
 
 class Numbers(Dataset[int]):
@@ -120,11 +121,20 @@ MOMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "in epochs of a share": ({"every_n_train_steps": 1}, {"limit_train_batches": 0.75}),
     "in limited epochs": ({"every_n_train_steps": 1}, {"limit_train_batches": 3}),
 }
+QUICK_MOMENTS = {"max_epochs": ("at epoch ends", "after validation in an epoch"),
+                 "max_steps": ("while accumulating",)}
 # fmt: on
 
 
-@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: next(iter(limit)))
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "limit"),
+    [
+        case(moment, limit, quick=moment in QUICK_MOMENTS[key], id=f"{moment}-{key}")
+        for moment in MOMENTS
+        for limit in LIMITS
+        for key in list(limit)
+    ],
+)
 def test_resumed_run_sees_exactly_the_batches_that_were_left(
     tmp_path: Path, moment: str, limit: dict[str, int]
 ) -> None:

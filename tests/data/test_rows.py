@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_vocab.data.rows import IGNORED, Collate, PackedRows, Row, StoredRows
@@ -35,7 +35,6 @@ def row(*ids: int, num_context: int = 1) -> Row:
     return Row(input_ids=numpy.array(ids), num_context=num_context)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     sizes=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=3),
     block_size=st.integers(2, 8),
@@ -54,7 +53,6 @@ def test_packed_rows_train_on_every_token_behind_the_start_once(
     assert targets == [id_ for source in sources for document in source for id_ in document]
 
 
-@settings(max_examples=25, deadline=None)
 @given(size=st.integers(1, 30), block_size=st.integers(2, 8))
 def test_packed_rows_are_full(size: int, block_size: int) -> None:
     rows = PackedRows([stream(list(range(size)))], block_size, START)

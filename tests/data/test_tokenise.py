@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -62,7 +62,6 @@ def test_no_window_is_longer_than_the_block(length: int, layout: Layout) -> None
     assert max(stop - start for start, stop, _ in cut) <= layout.block_size
 
 
-@settings(max_examples=10, deadline=None)
 @given(texts=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4), layout=layouts())
 def test_whole_rows_score_every_token_and_count_every_byte_once(
     texts: list[str], layout: Layout
@@ -108,7 +107,6 @@ def test_padded_row_is_start_text_end() -> None:
     assert rows == [{"input_ids": [END, *ids_of("the cat"), END], "num_context": 1}]
 
 
-@settings(max_examples=10, deadline=None)
 @given(texts=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4))
 def test_padded_rows_train_on_every_token_and_the_end_once(texts: list[str]) -> None:
     rows = rows_of(*texts, layout=Layout("padded", 5))

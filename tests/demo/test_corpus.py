@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lightning_vocab.demo.corpus import MIN_CHARACTERS, Split, code, english
+from tests.conftest import case
 
 SPLITS: tuple[Split, Split] = ("train", "validation")
 Source = Callable[[Split], Iterator[str]]
 
 
-@pytest.mark.parametrize("source", [english, code])
+# The first call of `english` reads every docstring of the standard library.
+@pytest.mark.parametrize("source", [case(english, quick=False), case(code, quick=True)])
 def test_splits_are_disjoint_and_repeatable(source: Source) -> None:
     train, validation = list(source("train")), list(source("validation"))
     assert train == list(source("train"))
@@ -18,6 +20,7 @@ def test_splits_are_disjoint_and_repeatable(source: Source) -> None:
     assert len(train) > 4 * len(validation) > 0
 
 
+@pytest.mark.slow
 def test_a_module_held_out_of_the_prose_is_held_out_of_the_code() -> None:
     held_out_code = "".join(code("validation"))
     train_prose = set(english("train"))
@@ -27,6 +30,7 @@ def test_a_module_held_out_of_the_prose_is_held_out_of_the_code() -> None:
     assert sum(line in held_out_code for line in first_lines) > len(first_lines) / 3
 
 
+@pytest.mark.slow
 def test_no_paragraph_of_prose_is_in_both_splits() -> None:
     train, validation = (
         {paragraph for text in english(split) for paragraph in text.split("\n\n")}

@@ -20,6 +20,7 @@ from lightning_vocab.vocabulary import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend
 
+BY_DEFAULT = ("qwen2.5", "llama2")  # one of each kind: byte-level, and byte fallback
 CONTINUED = {
     "gpt2": "tokenizers/gpt2",
     "qwen2.5": "tokenizers/qwen2.5",
@@ -62,9 +63,12 @@ def small_corpus(assets: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(
-    scope="session", params=[pytest.param(name, marks=pytest.mark.assets) for name in CONTINUED]
-)
+def real_tokenizer(name: str) -> pytest.ParameterSet:
+    marks = [pytest.mark.assets] if name in BY_DEFAULT else [pytest.mark.assets, pytest.mark.slow]
+    return pytest.param(name, marks=marks)
+
+
+@pytest.fixture(scope="session", params=[real_tokenizer(name) for name in CONTINUED])
 def grown(request: pytest.FixtureRequest, assets: Path) -> Grown:
     base = load_tokenizer(assets / CONTINUED[request.param])
     base.chat_template = CHAT_TEMPLATE

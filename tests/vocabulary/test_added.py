@@ -16,13 +16,14 @@ from lightning_vocab.vocabulary import (
     save_expansion,
 )
 from lightning_vocab.vocabulary.fingerprint import backend
+from tests.conftest import case
 
 FOLDERS = (
-    ("tokenizers/gpt2", False, False),
-    ("tokenizers/llama2", False, False),
-    ("tokenizers/phi3-mini", True, True),
-    ("tokenizers/t5-small", True, True),
-    ("lm/stories260K", False, True),
+    case("tokenizers/gpt2", False, False, quick=False),
+    case("tokenizers/llama2", False, False, quick=True),
+    case("tokenizers/phi3-mini", True, True, quick=False),
+    case("tokenizers/t5-small", True, True, quick=False),
+    case("lm/stories260K", False, True, quick=True),
 )
 
 

@@ -50,7 +50,7 @@ def test_merges_are_those_of_the_plain_python_reference(
     assert new_merges(tokenizer, grown) == continued(tokenizer, CORPUS, 40)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(texts=st.lists(st.text("abcde  éก่", min_size=20, max_size=80), min_size=3, max_size=6))
 def test_merges_are_those_of_the_reference_on_any_text(texts: list[str]) -> None:
     tokenizer = make_tokenizer()
@@ -346,5 +346,8 @@ def test_description_tells_settings_apart(tokenizer: PreTrainedTokenizerFast) ->
             "max_token_length": 32,
             "scripts": None,
             "character_coverage": 0.9995,
+            "whole_characters_only": False,
+            "exclude": None,
+            "protected": None,
         },
     }

@@ -6,18 +6,18 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lightning_vocab.vocabulary import fingerprint, load_tokenizer
-from tests.conftest import make_tokenizer
+from tests.conftest import case, make_tokenizer
 
 FOLDERS = (
-    "lm/stories260K",
-    "lm/english-4M",
-    "tokenizers/gpt2",
-    "tokenizers/qwen2.5",
-    "tokenizers/llama2",
-    "tokenizers/phi3-mini",
-    "tokenizers/storyllamas-4096",
-    "tokenizers/t5-small",
-    "tokenizers/chinese-llama-sp20k",
+    case("lm/stories260K", quick=True),
+    case("lm/english-4M", quick=True),
+    case("tokenizers/gpt2", quick=False),
+    case("tokenizers/qwen2.5", quick=False),
+    case("tokenizers/llama2", quick=True),
+    case("tokenizers/phi3-mini", quick=False),
+    case("tokenizers/storyllamas-4096", quick=True),
+    case("tokenizers/t5-small", quick=False),
+    case("tokenizers/chinese-llama-sp20k", quick=True),
 )
 
 

@@ -26,8 +26,6 @@ TEXTS = st.lists(SNIPPETS | st.text(st.characters(codec="utf-8"), max_size=8), m
     "".join
 )
 SHARED = settings(
-    max_examples=120,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
