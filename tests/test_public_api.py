@@ -20,6 +20,7 @@ ROOMS_BELOW = {  # a room imports from these and from itself
     "rows": {"functional", "vocabulary", "initializers"},
     "metrics": {"functional", "vocabulary"},
     "data": {"functional", "vocabulary", "demo"},
+    "contract": {"functional", "vocabulary", "rows", "initializers", "data", "loss"},
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

@@ -85,7 +85,7 @@ class RowCache:
         """
         place = self._place(source, known, layout)
         if not place.exists():
-            write_whole(place, functools.partial(self._write, source, known.tokenizer, layout))
+            write_whole(place, functools.partial(self._write, source, known, layout))
 
     def load(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> datasets.Dataset:
         """The rows that `prepare` wrote, mapped into memory.
@@ -108,21 +108,22 @@ class RowCache:
     def _write(
         self,
         source: TextSource,
-        tokenizer: PreTrainedTokenizerBase,
+        known: KnownTokenizer,
         layout: Layout,
         place: Path,
     ) -> None:
-        frame_of(tokenizer)  # complains before any text is read
+        frame_of(known.tokenizer)  # complains before any text is read
         documents = self.read(source)
         if documents.num_blank:
             _say_once(f"Blank documents of {source.path!r} left out: {documents.num_blank}.")
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".rows") as scratch:
             rows = tokenise(
-                documents, tokenizer, layout, num_proc=self.num_proc, scratch=Path(scratch)
+                documents, known.tokenizer, layout, num_proc=self.num_proc, scratch=Path(scratch)
             )
             rows.save_to_disk(str(place))
         counts = {
             "source": self.identify(source),
+            "tokenizer_fingerprint": known.fingerprint,
             "num_documents": len(documents),
             "num_blank_documents_left_out": documents.num_blank,
         }

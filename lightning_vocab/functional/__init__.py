@@ -6,7 +6,11 @@ from lightning_vocab.functional.linear_cross_entropy import (
     linear_cross_entropy,
     token_nats,
 )
-from lightning_vocab.functional.neighbours import NearestRows, nearest_cosine
+from lightning_vocab.functional.neighbours import NearestRows, best_cosines, nearest_cosine
+from lightning_vocab.functional.procrustes import procrustes_rotation
+from lightning_vocab.functional.renyi import renyi_efficiency
+from lightning_vocab.functional.slot_rows import RowFigures, look_untrained, row_figures
+from lightning_vocab.functional.sparsemax import SparseWeights, sparsemax, sparsemax_cosine
 from lightning_vocab.functional.spectrum import (
     RowNorms,
     effective_rank,
@@ -17,20 +21,32 @@ from lightning_vocab.functional.spectrum import (
     stable_rank,
     top1_share,
 )
+from lightning_vocab.functional.vocabulary_cost import VocabularyCost, vocabulary_cost
 
 __all__ = [
     "NearestRows",
     "RowBlock",
+    "RowFigures",
     "RowNorms",
+    "SparseWeights",
+    "VocabularyCost",
+    "best_cosines",
     "bits_per_byte",
     "effective_rank",
     "linear_cross_entropy",
+    "look_untrained",
     "mean_pairwise_cosine",
     "nearest_cosine",
     "participation_ratio",
+    "procrustes_rotation",
+    "renyi_efficiency",
+    "row_figures",
     "row_norms",
     "singular_values",
+    "sparsemax",
+    "sparsemax_cosine",
     "stable_rank",
     "token_nats",
     "top1_share",
+    "vocabulary_cost",
 ]

@@ -116,16 +116,26 @@ class RowContext:
 
         Spaces at the beginning are kept, also where a decoder (SentencePiece) drops them.
         """
-        ids = list(ids)
-        names = self.tokenizer.convert_ids_to_tokens(ids)
-        decoded = self.tokenizer.batch_decode(
-            [[id] for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        # No byte-level token contains U+2581 itself: its three bytes are spelled as other letters.
-        return [
-            name.replace("\u2581", " ") if "\u2581" in name else text
-            for name, text in zip(names, decoded, strict=True)
-        ]
+        return token_texts(self.tokenizer, ids)
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:
+    """The text of each single token of a tokenizer, as `RowContext.texts` gives it.
+
+    Args:
+        tokenizer: The tokenizer.
+        ids: Ids of its tokens.
+    """
+    ids = list(ids)
+    names = tokenizer.convert_ids_to_tokens(ids)
+    decoded = tokenizer.batch_decode(
+        [[id] for id in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    # No byte-level token contains U+2581 itself: its three bytes are spelled as other letters.
+    return [
+        name.replace("\u2581", " ") if "\u2581" in name else text
+        for name, text in zip(names, decoded, strict=True)
+    ]
 
 
 class Initializer(ABC):

@@ -65,16 +65,9 @@ class CombinedRows(Initializer):
         """
         given = self.weights(context)
         self.coverage = covered_by(type(self).__name__, context, given.is_covered, self.fallback)
-        inputs = _summed(context.input_rows, given)
-        outputs = None if context.output_rows is None else _summed(context.output_rows, given)
-        if not self.coverage.missing:
-            return inputs, outputs
-        assert self.fallback is not None, "covered_by has seen to it"
-        others = self.fallback.rows(context.only(_places(~given.is_covered)))
-        merged = _merged(given.is_covered, inputs, others[0])
-        if outputs is None or others[1] is None:
-            return merged, None
-        return merged, _merged(given.is_covered, outputs, others[1])
+        inputs = summed_rows(context.input_rows, given)
+        outputs = None if context.output_rows is None else summed_rows(context.output_rows, given)
+        return completed(context, given.is_covered, (inputs, outputs), self.fallback)
 
     @override
     def bias(self, context: RowContext) -> Tensor:
@@ -83,17 +76,41 @@ class CombinedRows(Initializer):
         bag = torch.repeat_interleave(given.counts)
         totals = given.weights.new_zeros(len(given.counts)).index_add(0, bag, given.weights)
         mean = given._replace(weights=given.weights / totals[bag])
-        biases = _summed(required_bias(context).unsqueeze(1), mean).squeeze(1)
+        biases = summed_rows(required_bias(context).unsqueeze(1), mean).squeeze(1)
         if given.is_covered.all():
             return biases
         missing = covered_by(type(self).__name__, context, given.is_covered, self.fallback).missing
         assert missing
         assert self.fallback is not None, "covered_by has seen to it"
-        others = self.fallback.bias(context.only(_places(~given.is_covered)))
-        return _merged(given.is_covered, biases, others)
+        others = self.fallback.bias(context.only(places_of(~given.is_covered)))
+        return merged_rows(given.is_covered, biases, others)
 
 
-def _summed(rows: Tensor, given: RowWeights) -> Tensor:
+def completed(
+    context: RowContext,
+    is_covered: Tensor,
+    made: tuple[Tensor, Tensor | None],
+    fallback: Initializer | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Rows of all new tokens: those that were made, and the others from the fallback.
+
+    Args:
+        context: The context of the new tokens.
+        is_covered: Which of them have rows, ``(num_new,)``; all, unless there is a fallback.
+        made: Their input rows and, if untied, output rows ``(num_covered, dim)``.
+        fallback: Makes the others.
+    """
+    if is_covered.all():
+        return made
+    assert fallback is not None, "covered_by has seen to it"
+    others = fallback.rows(context.only(places_of(~is_covered)))
+    inputs = merged_rows(is_covered, made[0], others[0])
+    if made[1] is None or others[1] is None:
+        return inputs, None
+    return inputs, merged_rows(is_covered, made[1], others[1])
+
+
+def summed_rows(rows: Tensor, given: RowWeights) -> Tensor:
     """Weighted sums of ``rows`` ``(base_rows, dim)``: ``(num_covered, dim)``, float32 at least."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
     # Only rows that have a weight are cast: the matrix may be a hundred times larger.
@@ -107,11 +124,12 @@ def _summed(rows: Tensor, given: RowWeights) -> Tensor:
     )
 
 
-def _places(mask: Tensor) -> list[int]:
+def places_of(mask: Tensor) -> list[int]:
+    """Where ``mask`` ``(num_new,)`` is true."""
     return mask.nonzero().flatten().tolist()
 
 
-def _merged(is_first: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def merged_rows(is_first: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Rows of ``first`` where ``is_first``, of ``second`` elsewhere, both in their order."""
     is_first = is_first.to(first.device)
     merged = first.new_empty(len(is_first), *first.shape[1:])

@@ -1,5 +1,6 @@
 """Surgery on the rows of a model: split, expand, export."""
 
+from lightning_vocab.initializers.stored_rows import StoredRows, read_rows
 from lightning_vocab.rows.expand import expand_model
 from lightning_vocab.rows.export import export_model
 from lightning_vocab.rows.locate import find_causal_lm, find_split
@@ -10,6 +11,7 @@ __all__ = [
     "SplitEmbedding",
     "SplitHead",
     "SplitRows",
+    "StoredRows",
     "base_view",
     "expand_model",
     "export_model",
@@ -17,4 +19,5 @@ __all__ = [
     "find_split",
     "is_tied",
     "parameters_once",
+    "read_rows",
 ]

@@ -192,3 +192,13 @@ def _follow(model: PreTrainedModel, expanded: ExpandedTokenizer, num_rows: int) 
             # The base's end of text still ends a text; the new one does so, too.
             id = [*(before if isinstance(before, list) else [before]), id]
         setattr(model.generation_config, name, id)
+    _unsuppress(model, new_ids)
+
+
+def _unsuppress(model: PreTrainedModel, new_ids: set[int]) -> None:
+    """Let the model write the new tokens: the base may forbid the rows that had no token."""
+    suppressed = model.generation_config.suppress_tokens
+    if suppressed is not None:
+        model.generation_config.suppress_tokens = [
+            id for id in suppressed if id not in new_ids
+        ] or None

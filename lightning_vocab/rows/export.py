@@ -16,6 +16,7 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
 from lightning_vocab.vocabulary.placing import placed_whole
+from lightning_vocab.vocabulary.sentencepiece_model import write_beside
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -57,6 +58,7 @@ def export_model(
         if isinstance(tokenizer, ExpandedTokenizer):
             manifest = tokenizer.expansion.to_json()
             (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+            write_beside(tokenizer, fresh)
     return target
 
 

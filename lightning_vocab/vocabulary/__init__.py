@@ -4,6 +4,7 @@ from lightning_vocab.vocabulary import forking as _forking  # noqa: F401  # acts
 from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.base_check import check_base
 from lightning_vocab.vocabulary.continued_bpe import ContinuedBPE
+from lightning_vocab.vocabulary.continued_unigram import ContinuedUnigram
 from lightning_vocab.vocabulary.describe import describe_expansion
 from lightning_vocab.vocabulary.expansion import (
     ExpandedTokenizer,
@@ -19,20 +20,30 @@ from lightning_vocab.vocabulary.folder import (
     load_tokenizer,
     save_expansion,
 )
+from lightning_vocab.vocabulary.merge_tokenizer import MergeTokenizer
+from lightning_vocab.vocabulary.reuse_slots import ReuseSlots
+from lightning_vocab.vocabulary.sentencepiece_model import write_sentencepiece
+from lightning_vocab.vocabulary.slots import Slot, find_slots
 
 __all__ = [
     "MANIFEST_NAME",
     "AddTokens",
     "ContinuedBPE",
+    "ContinuedUnigram",
     "ExpandedTokenizer",
     "Extender",
+    "MergeTokenizer",
     "NewToken",
+    "ReuseSlots",
+    "Slot",
     "TokenKind",
     "VocabularyExpansion",
     "check_base",
     "describe_expansion",
+    "find_slots",
     "fingerprint",
     "load_expansion",
     "load_tokenizer",
     "save_expansion",
+    "write_sentencepiece",
 ]

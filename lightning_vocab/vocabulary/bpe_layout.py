@@ -129,8 +129,10 @@ def read_layout(state: BackendState) -> BpeLayout:
 def _kind(state: BackendState) -> BpeKind:
     model = state.model
     if model.get("type") != "BPE":
+        advice = " Use ContinuedUnigram for it." if model.get("type") == "Unigram" else ""
         raise ValueError(
             f"{_CAN} This one is a {model.get('type')} model, which has no merges to continue."
+            f"{advice}"
         )
     if model["dropout"]:
         raise ValueError(f"{_CAN} This one cuts text at random (dropout={model['dropout']}).")

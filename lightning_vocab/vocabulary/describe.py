@@ -19,6 +19,7 @@ from lightning_vocab.vocabulary.expansion import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.guarantees import check_guarantees
+from lightning_vocab.vocabulary.sentencepiece_model import read_model_file
 
 _PACKAGES = ("lightning-vocab", "tokenizers", "transformers")
 
@@ -35,8 +36,9 @@ def describe_expansion(
 
     Checked: class, special-token map and chat template; normalizer, pre-tokenizer, decoder and the
     model's flags; ids of all old tokens, and settings of the added ones among them; that the old
-    merges come first and in their order; and, of each new token that is not an added one, that its
-    own string is cut into just that token.
+    merges come first and in their order, or, of a Unigram base, that the old scores stay but for
+    one tiny amount that all are lowered by; and, of each new token that is not an added one, that
+    its own string is cut into just that token.
 
     Not checked, as it depends on the text: that no text gets more tokens, and that every text is
     decoded as by the base. For BPE both follow from what is checked, as far as the new tokens are
@@ -102,7 +104,7 @@ def describe_states(
         extender=dict(extender),
         created_with={name: version(name) for name in _PACKAGES},
     )
-    return ExpandedTokenizer(grown.tokenizer, expansion)
+    return ExpandedTokenizer(grown.tokenizer, expansion, read_model_file(base.tokenizer))
 
 
 def rows_of_base(base: BackendState, base_rows: int | None) -> int:
@@ -147,7 +149,8 @@ def _described(
     for i, token in new.items():
         kind: TokenKind = kinds.get(i, "special" if i in added else "text")
         surface = token if i in added else _surface(grown_backend, token)
-        if kind == "text":
+        if i not in added:
+            # A surface may not say what the token is: U+FFFD, or a blank that a decoder drops.
             pieces = [piece.id for piece in old.model.tokenize(token)]
         else:
             pieces = old.encode(surface, add_special_tokens=False).ids

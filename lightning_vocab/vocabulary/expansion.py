@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -164,7 +164,10 @@ class ExpandedTokenizer:
     Args:
         tokenizer: The grown tokenizer. Old ids mean in it what they mean in the base.
         expansion: The manifest.
+        sentencepiece: Content of the SentencePiece file of the base, or of the grown tokenizer if
+            it was loaded beside one; None where the base has none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     expansion: VocabularyExpansion
+    sentencepiece: bytes | None = field(default=None, repr=False, compare=False)

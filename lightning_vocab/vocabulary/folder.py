@@ -14,6 +14,7 @@ from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 from lightning_vocab.vocabulary.placing import placed_whole
+from lightning_vocab.vocabulary.sentencepiece_model import read_model_file, write_beside
 
 MANIFEST_NAME = "vocab_expansion.json"
 """Name of the manifest inside an expansion folder."""
@@ -61,7 +62,8 @@ def save_expansion(
     """Write an expansion folder, whole or not at all.
 
     The folder is written beside its place and renamed into it, so a crash leaves no half folder
-    and readers on other processes never see one.
+    and readers on other processes never see one. For a base with a SentencePiece file
+    (``tokenizer.model``) the folder gets one, too; a warning says why where that cannot be.
 
     Args:
         expanded: The grown tokenizer with its manifest.
@@ -84,6 +86,7 @@ def save_expansion(
     manifest = expanded.expansion.to_json()
     with placed_whole(target) as fresh:
         expanded.tokenizer.save_pretrained(str(fresh))
+        write_beside(expanded, fresh)
         (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     return target
 
@@ -113,7 +116,8 @@ def load_expansion(path: str | os.PathLike[str]) -> ExpandedTokenizer:
         expansion = VocabularyExpansion.from_json(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{manifest}: {error}") from error
-    expanded = ExpandedTokenizer(load_tokenizer(path), expansion)
+    tokenizer = load_tokenizer(path)
+    expanded = ExpandedTokenizer(tokenizer, expansion, read_model_file(tokenizer))
     _check_fingerprint(expanded, f"The tokenizer in {str(path)!r}")
     _check_rows(expanded, str(manifest))
     return expanded

@@ -18,21 +18,30 @@ from lightning_vocab.vocabulary.fingerprint import backend, canonical_text
 from lightning_vocab.vocabulary.merge_training import Merge
 
 
-def grow(base: BackendState, characters: Sequence[str], merges: Sequence[Merge]) -> BackendState:
-    """The base with new tokens behind its highest id: the characters, then the merges' tokens.
+def grow(
+    base: BackendState,
+    characters: Sequence[str],
+    merges: Sequence[Merge],
+    *,
+    ids: Sequence[int] | None = None,
+) -> BackendState:
+    """The base with new tokens: the characters, then the merges' tokens.
 
     Args:
         base: A BPE tokenizer.
         characters: Single characters that the base vocabulary lacks.
         merges: Merges to append, in order of rank; no token of theirs is in the base.
+        ids: Free id of each new token. If not given, they follow the base's highest id.
 
     Raises:
         ValueError: If an added token of the base could be reached by text once it stands in the
             model's vocabulary.
     """
-    vocab = _filled(base)
+    vocab = filled_vocabulary(base)
     new = [*characters, *(left + right for left, right in merges)]
-    vocab.update((token, base.num_ids + k) for k, token in enumerate(new))
+    if ids is None:
+        ids = range(base.num_ids, base.num_ids + len(new))
+    vocab.update(zip(new, ids, strict=True))
     with collector_paused():
         data = {
             **base.data,
@@ -49,11 +58,17 @@ def grow(base: BackendState, characters: Sequence[str], merges: Sequence[Merge])
     return BackendState(grown, text, data) if is_same else read_state(grown)
 
 
-def _filled(base: BackendState) -> dict[str, int]:
+def filled_vocabulary(base: BackendState) -> dict[str, int]:
     """The model's vocabulary with the added tokens in it, at their ids.
 
     Added tokens outside the model get their ids from its size when a tokenizer is loaded, so the
     new tokens would push them away. Inside it they keep their ids; merges never lead to them.
+
+    Args:
+        base: A BPE tokenizer.
+
+    Raises:
+        ValueError: If text could reach one of them there.
     """
     vocab: dict[str, int] = dict(base.model["vocab"])
     tokenizer = backend(base.tokenizer)

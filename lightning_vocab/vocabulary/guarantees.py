@@ -12,6 +12,8 @@ from lightning_vocab.vocabulary.backend_state import BackendState
 from lightning_vocab.vocabulary.fingerprint import backend
 
 _PIPELINE = ("normalizer", "pre_tokenizer", "decoder")
+_LARGEST_SHIFT = 1e-6
+"""By how much all scores of a Unigram base may be lowered together: float32 has no more digits."""
 
 
 def check_guarantees(
@@ -32,14 +34,20 @@ def check_guarantees(
     _check_pipeline(base, grown)
     _check_old_ids(base, grown, new, slots)
     _check_merges(base, grown)
+    _check_scores(base, grown)
     added = {item["id"] for item in grown.added_tokens}
     dead = dead_tokens(backend(grown.tokenizer), {i: new[i] for i in new if i not in added})
     if dead:
         raise ValueError(
             f"{len(dead)} new tokens can never be produced by the grown tokenizer, such as "
-            f"{_some(new[i] for i in dead)}: no sequence of merges leads to them. Append the "
-            "merges they need, or leave them out."
+            f"{_some(new[i] for i in dead)}: {_cause(grown)}"
         )
+
+
+def _cause(grown: BackendState) -> str:
+    if grown.model.get("type") == "Unigram":
+        return "other pieces score more. Raise their scores, or leave them out."
+    return "no sequence of merges leads to them. Append the merges they need, or leave them out."
 
 
 def dead_tokens(tokenizer: Tokenizer, tokens: Mapping[int, str]) -> list[int]:
@@ -144,8 +152,27 @@ def _check_merges(base: BackendState, grown: BackendState) -> None:
     )
 
 
+def _check_scores(base: BackendState, grown: BackendState) -> None:
+    """Old scores may be lowered together: it is how new pieces cost tokens nothing."""
+    if base.model.get("type") != "Unigram":
+        return
+    old, new = base.model["vocab"], grown.model["vocab"]
+    if [token for token, _ in new[: len(old)]] != [token for token, _ in old]:
+        raise ValueError("The pieces of the base must come first in the model's list, as they are.")
+    shifts = [a - b for (_, a), (_, b) in zip(old, new, strict=False)]
+    if min(shifts) < 0 or max(shifts) > _LARGEST_SHIFT or max(shifts) - min(shifts) > 1e-12:
+        at = max(range(len(old)), key=lambda i: abs(shifts[i]))
+        raise ValueError(
+            f"The scores of the base must stay, or be lowered together by up to {_LARGEST_SHIFT}: "
+            f"{old[at][0]!r} has {new[at][1]} instead of {old[at][1]}, so base text would be cut "
+            "otherwise."
+        )
+
+
 def _moved(base: BackendState, grown: BackendState, slots: Collection[int]) -> list[str]:
-    return [token for token, i in base.ids.items() if i not in slots and grown.ids.get(token) != i]
+    """Old tokens without their id; a slot's old spelling must be gone, not under another id."""
+    found = grown.ids.get
+    return [token for token, i in base.ids.items() if found(token) != (None if i in slots else i)]
 
 
 def _ids(state: BackendState) -> set[int]:

@@ -10,9 +10,24 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from lightning_vocab.vocabulary.bpe_layout import BpeLayout
 from lightning_vocab.vocabulary.collector import collector_paused
+from lightning_vocab.vocabulary.token_choice import TokenChoice
 from lightning_vocab.vocabulary.units import FIRST_PRIVATE, SEPARATOR
 
 Merge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training found.
+
+    Args:
+        merges: The merges to append, by rank.
+        refused: Merges of a rank among these that the choice of tokens was against. Those that
+            would have been built on them are not listed.
+    """
+
+    merges: list[Merge]
+    refused: list[Merge]
 
 
 @dataclass(frozen=True)
@@ -23,8 +38,9 @@ class MergeTraining:
     trainer is given; every new token has a string that the base lacks, so no base merge can take
     part afterwards. What the trainer learns on units is therefore what the grown tokenizer does.
 
-    A token that may not exist (its string is taken, it is too long) is left out together with all
-    merges that build on it. The other tokens never used it, so they stay reachable.
+    A token that may not exist (its string is taken, it is too long, the choice of tokens is against
+    it) is left out together with all merges that build on it. The other tokens never used it, so
+    they stay reachable.
 
     Args:
         layout: The base.
@@ -32,6 +48,7 @@ class MergeTraining:
         alphabet: Units that occur, ascending.
         min_frequency: Smallest count of a pair that becomes a merge.
         max_token_length: Longest new token in characters.
+        choice: Which of the tokens that may exist are wanted.
     """
 
     layout: BpeLayout
@@ -39,9 +56,10 @@ class MergeTraining:
     alphabet: Sequence[int]
     min_frequency: int
     max_token_length: int
+    choice: TokenChoice
 
-    def train(self, strings: Callable[[], Iterator[str]], num_merges: int) -> list[Merge]:
-        """The first ``num_merges`` merges that are allowed, fewer only if there are no more.
+    def train(self, strings: Callable[[], Iterator[str]], num_merges: int) -> Learned:
+        """The first ``num_merges`` merges that are wanted, fewer only if there are no more.
 
         Args:
             strings: Gives the corpus: one private code point a unit, words apart; read again when
@@ -51,10 +69,12 @@ class MergeTraining:
         size = num_merges + num_merges // 100
         while True:
             trained = self._trained(strings(), size)
-            allowed = self._allowed(trained)
-            if len(allowed) >= num_merges or len(trained) < size:
-                return allowed[:num_merges]
-            missing = num_merges - len(allowed)
+            allowed, refused = self._allowed(trained)
+            taken = self.choice.taken(allowed, num_merges)
+            missing = num_merges - len(taken)
+            if not missing or len(trained) < size:
+                before = allowed.index(taken[-1]) if taken and not missing else len(allowed)
+                return Learned(taken, [merge for at, merge in refused if at <= before])
             size += max(2 * missing, size // 4)
 
     def _trained(self, strings: Iterator[str], size: int) -> list[Merge]:
@@ -76,13 +96,17 @@ class MergeTraining:
             merges = json.loads(tokenizer.to_str())["model"]["merges"]
         return [(left, right) for left, right in merges]
 
-    def _allowed(self, trained: Sequence[Merge]) -> list[Merge]:
-        """Merges in the base's spelling, without those that may not be and all built on them."""
+    def _allowed(self, trained: Sequence[Merge]) -> tuple[list[Merge], list[tuple[int, Merge]]]:
+        """Merges in the base's spelling, without those that may not be and all built on them.
+
+        Then the merges that the choice of tokens is against, each with the number of those before.
+        """
         spelled: dict[str, str] = {
             chr(FIRST_PRIVATE + unit): self.spelling[unit] for unit in self.alphabet
         }
         new: set[str] = set()
         allowed: list[Merge] = []
+        refused: list[tuple[int, Merge]] = []
         for left, right in trained:
             if left not in spelled or right not in spelled:
                 continue
@@ -90,10 +114,13 @@ class MergeTraining:
             token = merge[0] + merge[1]
             if token in new or not self._may_exist(token):
                 continue
+            if self.choice.refusal(*merge):
+                refused.append((len(allowed), merge))
+                continue
             spelled[left + right] = token
             new.add(token)
             allowed.append(merge)
-        return allowed
+        return allowed, refused
 
     def _may_exist(self, token: str) -> bool:
         return (

@@ -44,10 +44,8 @@ class Segmenter:
         Args:
             texts: A batch of documents.
         """
-        ids, starts = self._segmented(texts)
-        units = ids
+        units, starts = self.cut(texts)
         if self._joints is not None:
-            units, starts = _with_characters(ids, starts, self._layout.byte_of)
             starts |= self._joints.cuts(units)
         units, starts = self._without_barriers(units, starts)
         if self._filter is not None:
@@ -59,6 +57,17 @@ class Segmenter:
         units, starts = _longer_words(units, starts)
         self.used[units[units < CHARACTER]] = True
         return _with_ends(units, starts)
+
+    def cut(self, texts: Sequence[str]) -> tuple[Units, Flags]:
+        """What the base makes of texts: all units, and where no merge can join, ``(num_units,)``.
+
+        Args:
+            texts: A batch of documents.
+        """
+        units, starts = self._segmented(texts)
+        if self._layout.kind == "byte-fallback":
+            return _with_characters(units, starts, self._layout.byte_of)
+        return units, starts
 
     def _segmented(self, texts: Sequence[str]) -> tuple[Units, Flags]:
         """Ids of all texts behind each other and where words start, both ``(num_tokens,)``."""

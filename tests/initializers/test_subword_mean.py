@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_vocab.initializers import SubwordMean
+from lightning_vocab.initializers.piece_weights import PieceWeights
+from lightning_vocab.initializers.scripts import script_of
+from lightning_vocab.initializers.subword_mean import InputNorm
 from tests.initializers.contexts import id_of, make_context
 
 CAT, DOG, S = id_of("cat"), id_of("dog"), id_of("s")
@@ -137,7 +140,86 @@ def test_the_bias_is_composed_like_the_output_row(tied: bool, expected: float) -
     assert SubwordMean().bias(context).tolist() == [expected]
 
 
-@pytest.mark.parametrize("arguments", [{"input_norm": "script2"}, {"output_weights": "length"}])
+def test_all_takes_the_norm_of_all_rows_with_a_token() -> None:
+    rows = make_rows(310)
+    rows[300:] = 1e6  # padded rows
+    inputs, _ = SubwordMean(input_norm="all").rows(make_context(rows, rows, words=["catdog"]))
+    assert torch.allclose(inputs, 10 * torch.tensor([[ROOT2, ROOT2]]) / 2)
+
+
+def test_each_end_has_weights_of_its_own() -> None:
+    # "cat" [4, 0] and "s" [0, 8]: the first weighs 1/2 at the input, twice the second at the head.
+    method = SubwordMean("none", output_weights="position", input_weights="position")
+    inputs, outputs = method.rows(make_context(make_rows(), make_rows(), words=["cats"]))
+    assert outputs is not None
+    assert torch.allclose(inputs, torch.tensor([[4 / 3, 16 / 3]]))
+    assert torch.allclose(outputs, torch.tensor([[8 / 3, 8 / 3]]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("uniform", [2.0, 4.0]),
+        ("characters", [3.0, 2.0]),
+        ("bytes", [3.0, 2.0]),
+        ("position", [4 / 3, 16 / 3]),
+        ("first", [4.0, 0.0]),
+        ("last", [0.0, 8.0]),
+    ],
+)
+def test_a_tied_row_takes_the_weights_asked_for(
+    weights: PieceWeights, expected: list[float]
+) -> None:
+    bias = torch.zeros(300)
+    bias[CAT], bias[S] = 4.0, 0.0
+    context = make_context(make_rows(), words=["cats"], output_bias=bias)
+    method = SubwordMean(tied_weights=weights)
+    assert torch.allclose(method.rows(context)[0], torch.tensor([expected]))
+    assert method.bias(context).item() == pytest.approx(expected[0])
+
+
+@pytest.mark.parametrize("weights", get_args(PieceWeights))
+@pytest.mark.parametrize("norm", get_args(InputNorm))
+def test_all_forms_agree_with_a_loop_over_tokens(norm: InputNorm, weights: PieceWeights) -> None:
+    rows, head = torch.randn(300, 6), torch.randn(300, 6)
+    context = make_context(rows, head, words=["catdog", "catcats", "!?", "x" * 9])
+    made = SubwordMean(norm, weights, weights).rows(context)
+    all_norms = rows.double().norm(dim=1)
+    scripts = [script_of(text) for text in context.texts(range(300))]
+    for end, base, found in zip(("input", "output"), (rows, head), made, strict=True):
+        assert found is not None
+        for token, row in zip(context.expansion.tokens, found, strict=True):
+            texts = context.texts(token.pieces)
+            last = len(texts) - 1
+            factors = {
+                "uniform": [1.0] * len(texts),
+                "characters": [float(len(text)) for text in texts],
+                "bytes": [float(len(text.encode())) for text in texts],
+                "position": [0.5 ** (last - i if end == "input" else i) for i in range(last + 1)],
+                "first": [1.0] + [0.0] * last,
+                "last": [0.0] * last + [1.0],
+            }[weights]
+            expected = sum(
+                factor / sum(factors) * base[id].double()
+                for factor, id in zip(factors, token.pieces, strict=True)
+            )
+            assert isinstance(expected, Tensor)
+            if end == "input" and norm != "none":
+                wanted = script_of(token.surface) if norm == "script" else ""
+                same = [not wanted or script == wanted for script in scripts]
+                expected *= all_norms[torch.tensor(same)].quantile(0.5) / expected.norm()
+            torch.testing.assert_close(row.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"input_norm": "script2"},
+        {"output_weights": "length"},
+        {"input_weights": "length"},
+        {"tied_weights": ""},
+    ],
+)
 def test_unknown_choices_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
         SubwordMean(**arguments)

@@ -9,11 +9,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lightning_vocab.vocabulary.fertility import (
-    Fertility,
     FertilityComparison,
     compare_fertility,
     encode_batch,
 )
+from lightning_vocab.vocabulary.text_fertility import TextFertility
 
 LETTERS = {letter: id_ for id_, letter in enumerate("abcd é_ก你")}
 
@@ -31,7 +31,7 @@ BASE = by_letters()
 GROWN = by_letters(("a", "b"), ("c", "d"))
 
 
-def fertility_of(*texts: str) -> Fertility:
+def fertility_of(*texts: str) -> TextFertility:
     return compare_fertility(BASE, BASE, texts).before
 
 
@@ -96,7 +96,7 @@ def test_share_is_unknown_without_new_tokens() -> None:
 def test_batches_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["ab cd", "é", "กก", "a b c"]
     at_once = compare_fertility(BASE, GROWN, texts, (AB,))
-    monkeypatch.setattr("lightning_vocab.vocabulary.fertility._BATCH", 3)
+    monkeypatch.setattr("lightning_vocab.vocabulary.text_size._BATCH_CHARACTERS", 3)
     assert compare_fertility(BASE, GROWN, texts, (AB,)) == at_once
 
 
@@ -115,6 +115,7 @@ def test_comparison_is_plain_json() -> None:
     assert found["after"] == {
         "num_tokens": 3,
         "tokens_per_word": 1.5,
+        "tokens_per_grapheme": 0.6,
         "tokens_per_character": 0.6,
         "tokens_per_byte": 0.6,
         "effective_context_bytes": 10 / 0.6,

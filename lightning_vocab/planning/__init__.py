@@ -1,0 +1,1 @@
+"""From text to a recommended vocabulary: measures, advice, table, figure and recipe."""
