@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from lightning_vocab.data.rows import PackedRows, StoredRows
 from lightning_vocab.datamodule import VocabDataModule
-from lightning_vocab.vocabulary.token_frequency import TokenFrequency
+from lightning_vocab.vocabulary.measuring.token_frequency import TokenFrequency
 
 _BATCH = 10_000
 

@@ -23,11 +23,11 @@ from lightning_vocab.commands.fertility_tables import (
 )
 from lightning_vocab.commands.output import check_place, write_json
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
-from lightning_vocab.vocabulary.measured_text import MeasuredText, measure_text
-from lightning_vocab.vocabulary.new_token_use import NewTokenUse
-from lightning_vocab.vocabulary.parity import parity
+from lightning_vocab.vocabulary.measuring.measured_text import MeasuredText, measure_text
+from lightning_vocab.vocabulary.measuring.new_token_use import NewTokenUse
+from lightning_vocab.vocabulary.measuring.parity import parity
+from lightning_vocab.vocabulary.measuring.token_frequency import TokenFrequency
 from lightning_vocab.vocabulary.progress import Progress
-from lightning_vocab.vocabulary.token_frequency import TokenFrequency
 
 
 def fertility(

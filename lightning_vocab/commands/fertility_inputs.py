@@ -16,8 +16,8 @@ from lightning_vocab.data.sources import as_sources
 from lightning_vocab.demo import resolve_base
 from lightning_vocab.vocabulary.expansion import NewToken
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME, load_expansion, load_tokenizer
-from lightning_vocab.vocabulary.parity import check_aligned
-from lightning_vocab.vocabulary.text_size import SplitWords
+from lightning_vocab.vocabulary.measuring.parity import check_aligned
+from lightning_vocab.vocabulary.measuring.text_size import SplitWords
 
 _NO_LIMIT = 10**9  # transformers writes 1e30 where a tokenizer has no limit
 

@@ -14,7 +14,7 @@ from lightning_vocab.data.growing import base_rows
 from lightning_vocab.functional.slot_rows import RowFigures, look_untrained, row_figures
 from lightning_vocab.initializers.stored_rows import StoredRows, read_rows
 from lightning_vocab.vocabulary.folder import load_tokenizer
-from lightning_vocab.vocabulary.slots import Slot, find_slots
+from lightning_vocab.vocabulary.slots.slots import Slot, find_slots
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_vocab.contract.finding import Check, Finding, some
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
-from lightning_vocab.vocabulary.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 
 TOKENS = Check(6, "protocol tokens")
 STOPS = Check(6, "stop strings")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_vocab.contract.finding import Check, Finding, some
 from lightning_vocab.contract.probes import NASTY_TEXT, OLD_TEXT
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
-from lightning_vocab.vocabulary.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 
 CONTEXT = Check(9, "effective context")
 ROUND_TRIP = Check(10, "round trip")

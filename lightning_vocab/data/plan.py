@@ -16,7 +16,7 @@ from lightning_vocab.data.growing import Tokenizers
 from lightning_vocab.data.rows import PackedRows, StoredRows
 from lightning_vocab.data.sources import Role, TextSource
 from lightning_vocab.data.tokenise import Layout, frame_of
-from lightning_vocab.vocabulary.fertility import compare_fertility
+from lightning_vocab.vocabulary.measuring.fertility import compare_fertility
 
 NamedSources: TypeAlias = Mapping[str, tuple[TextSource, ...]]
 

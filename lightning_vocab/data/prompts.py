@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.tokenise import frame_of
-from lightning_vocab.vocabulary.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 
 
 def tokenise_prompts(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[list[int]]:

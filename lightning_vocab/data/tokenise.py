@@ -22,7 +22,7 @@ import numpy
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.documents import Documents
-from lightning_vocab.vocabulary.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 
 Batch = dict[str, list[Any]]
 

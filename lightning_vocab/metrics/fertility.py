@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from lightning_vocab.vocabulary.fingerprint import backend
-from lightning_vocab.vocabulary.measured_text import MeasuredText, measure_text
-from lightning_vocab.vocabulary.text_fertility import RATIOS
-from lightning_vocab.vocabulary.text_size import UNITS, SplitWords
+from lightning_vocab.vocabulary.measuring.measured_text import MeasuredText, measure_text
+from lightning_vocab.vocabulary.measuring.text_fertility import RATIOS
+from lightning_vocab.vocabulary.measuring.text_size import UNITS, SplitWords
 
 _NAME = "tokenizer"
 

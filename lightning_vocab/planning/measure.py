@@ -14,14 +14,14 @@ from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.backend_state import BackendState, read_state
 from lightning_vocab.vocabulary.corpus import batches
 from lightning_vocab.vocabulary.describe import rows_of_base
-from lightning_vocab.vocabulary.fertility import encode_batch
-from lightning_vocab.vocabulary.growth_curve import (
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.growth_curve import (
     Lineage,
     grow_as_far_as_possible,
     measure_curve,
 )
 from lightning_vocab.vocabulary.progress import Progress
-from lightning_vocab.vocabulary.slots import slots_of
+from lightning_vocab.vocabulary.slots.slots import slots_of
 
 
 def check_bpe(base: BackendState, name: str) -> None:

@@ -16,7 +16,7 @@ from lightning_vocab.functional.vocabulary_cost import (
     vocabulary_cost,
 )
 from lightning_vocab.rows.model_size import ModelSize
-from lightning_vocab.vocabulary.growth_curve import GrowthCurve
+from lightning_vocab.vocabulary.measuring.growth_curve import GrowthCurve
 
 SHOWN_SIZES = (0, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 """Sizes that the tables show, as far as the curve goes."""

@@ -16,7 +16,7 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
 from lightning_vocab.vocabulary.placing import placed_whole
-from lightning_vocab.vocabulary.sentencepiece_model import write_beside
+from lightning_vocab.vocabulary.sentencepiece.model import write_beside
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

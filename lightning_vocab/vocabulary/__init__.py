@@ -3,8 +3,7 @@
 from lightning_vocab.vocabulary import forking as _forking  # noqa: F401  # acts when imported
 from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.base_check import check_base
-from lightning_vocab.vocabulary.continued_bpe import ContinuedBPE
-from lightning_vocab.vocabulary.continued_unigram import ContinuedUnigram
+from lightning_vocab.vocabulary.bpe.continued_bpe import ContinuedBPE
 from lightning_vocab.vocabulary.describe import describe_expansion
 from lightning_vocab.vocabulary.expansion import (
     ExpandedTokenizer,
@@ -20,10 +19,11 @@ from lightning_vocab.vocabulary.folder import (
     load_tokenizer,
     save_expansion,
 )
-from lightning_vocab.vocabulary.merge_tokenizer import MergeTokenizer
-from lightning_vocab.vocabulary.reuse_slots import ReuseSlots
-from lightning_vocab.vocabulary.sentencepiece_model import write_sentencepiece
-from lightning_vocab.vocabulary.slots import Slot, find_slots
+from lightning_vocab.vocabulary.merging.merge_tokenizer import MergeTokenizer
+from lightning_vocab.vocabulary.sentencepiece.model import write_sentencepiece
+from lightning_vocab.vocabulary.slots.reuse_slots import ReuseSlots
+from lightning_vocab.vocabulary.slots.slots import Slot, find_slots
+from lightning_vocab.vocabulary.unigram.continued_unigram import ContinuedUnigram
 
 __all__ = [
     "MANIFEST_NAME",

@@ -19,7 +19,7 @@ from lightning_vocab.vocabulary.expansion import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.guarantees import check_guarantees
-from lightning_vocab.vocabulary.sentencepiece_model import read_model_file
+from lightning_vocab.vocabulary.sentencepiece.model import read_model_file
 
 _PACKAGES = ("lightning-vocab", "tokenizers", "transformers")
 

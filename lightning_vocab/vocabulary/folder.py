@@ -14,7 +14,7 @@ from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 from lightning_vocab.vocabulary.placing import placed_whole
-from lightning_vocab.vocabulary.sentencepiece_model import read_model_file, write_beside
+from lightning_vocab.vocabulary.sentencepiece.model import read_model_file, write_beside
 
 MANIFEST_NAME = "vocab_expansion.json"
 """Name of the manifest inside an expansion folder."""

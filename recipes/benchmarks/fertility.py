@@ -25,8 +25,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.vocabulary import load_tokenizer
 from lightning_vocab.vocabulary.fingerprint import backend
-from lightning_vocab.vocabulary.measured_text import measure_text
-from lightning_vocab.vocabulary.text_size import batches
+from lightning_vocab.vocabulary.measuring.measured_text import measure_text
+from lightning_vocab.vocabulary.measuring.text_size import batches
 
 
 def read_documents(path: str, max_bytes: int) -> list[str]:

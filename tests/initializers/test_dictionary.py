@@ -167,4 +167,3 @@ def test_a_real_dictionary_covers_a_part_of_real_thai_tokens(assets: Path) -> No
     place = next(i for i, token in enumerate(context.expansion.tokens) if token.surface == "ภาษา")
     alone = method.rows(replace(context.only([place]), model=None))[0]
     assert torch.equal(alone[0], made[place])
-    print(method.coverage, method.use)

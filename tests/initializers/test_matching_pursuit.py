@@ -42,7 +42,8 @@ def write_donor(
 
 
 def donor_rows(folder: str, name: str = "model.embed_tokens") -> Tensor:
-    return load_file(Path(folder) / "model.safetensors")[f"{name}.weight"]
+    tensors: dict[str, Tensor] = load_file(Path(folder) / "model.safetensors")
+    return tensors[f"{name}.weight"]
 
 
 def naive(target: Tensor, donor: Tensor, base: Tensor, k: int) -> Tensor:
@@ -55,7 +56,8 @@ def naive(target: Tensor, donor: Tensor, base: Tensor, k: int) -> Tensor:
         ids.append(int(scores.argmax()))
         weights = torch.linalg.lstsq(donor[ids].T, target[:, None]).solution[:, 0]
         residual = target - weights @ donor[ids]
-    return weights @ base[ids]
+    row: Tensor = weights @ base[ids]
+    return row
 
 
 def anchors() -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import distributed
 
 from lightning_vocab.metrics.fertility import Fertility
-from lightning_vocab.vocabulary.measured_text import measure_text
+from lightning_vocab.vocabulary.measuring.measured_text import measure_text
 from tests.conftest import TEXTS, make_tokenizer
 
 LINES = [*TEXTS, "the cat, a dog", "ไปบ้าน log", "text of 1 model"]

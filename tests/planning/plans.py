@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_vocab.planning.points import Budget, Plan
 from lightning_vocab.rows.model_size import ModelSize
-from lightning_vocab.vocabulary.growth_curve import GrowthCurve, Lineage
+from lightning_vocab.vocabulary.measuring.growth_curve import GrowthCurve, Lineage
 
 KNOWN = ModelSize(1000, 16, True, False, num_backbone_parameters=10_000)
 UNKNOWN = ModelSize(1000, unknown_because="nobody knows")

@@ -16,7 +16,7 @@ from lightning_vocab.initializers import SubwordMean
 from lightning_vocab.initializers.stored_rows import read_rows
 from lightning_vocab.rows import expand_model, export_model
 from lightning_vocab.vocabulary import ContinuedBPE, ExpandedTokenizer, load_tokenizer
-from lightning_vocab.vocabulary.reuse_slots import ReuseSlots
+from lightning_vocab.vocabulary.slots.reuse_slots import ReuseSlots
 from tests.conftest import NEW_TEXTS, make_model, make_tokenizer
 from tests.expanded import with_slots
 

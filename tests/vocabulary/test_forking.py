@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from lightning_vocab.vocabulary.fertility import encode_batch
+from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 from tests.conftest import TEXTS, make_tokenizer
 
 TOKENIZER, MANY = make_tokenizer(), list(TEXTS) * 300

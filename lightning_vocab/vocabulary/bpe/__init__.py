@@ -1,0 +1,1 @@
+"""Growing BPE tokenizers: merges behind those of the base."""

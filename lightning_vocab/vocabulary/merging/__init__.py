@@ -1,0 +1,1 @@
+"""Taking over the tokens of a second tokenizer."""

@@ -1,0 +1,1 @@
+"""The grown tokenizer as a model file of sentencepiece."""

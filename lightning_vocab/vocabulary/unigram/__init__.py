@@ -1,0 +1,1 @@
+"""Growing Unigram tokenizers: pieces scored against the best cut of the base."""
