@@ -11,15 +11,13 @@ import datasets
 
 from lightning_vocab.contract.finding import Check, Finding, some
 from lightning_vocab.contract.subject import Subject
-from lightning_vocab.data.cache import RowCache
-from lightning_vocab.data.tokenise import Layout
 
 CACHE = Check(15, "cached data")
 MANIFEST = Check(15, "manifest")
 NOTE = "source.json"
 """What a folder of cached rows says of itself."""
 
-_DOCUMENTS, _ROWS = 256, 4096  # looked at, from the beginning
+_DOCUMENTS = 256  # looked at, from the beginning
 
 
 def check_cache(subject: Subject) -> Iterator[Finding]:
@@ -93,11 +91,7 @@ def cached_places(folder: Path) -> list[Path]:
 
 
 def carries(place: Path, fingerprint: str) -> bool | None:
-    """Whether a folder of rows was cut with the tokenizer of this fingerprint; None if unknown.
-
-    The note may name the fingerprint. Otherwise the folder's name tells: it is a key of source,
-    fingerprint and layout, which is computed again. The layout of padded and whole rows shows in
-    the rows as soon as one document is longer than a row.
+    """Whether a folder of rows was cut with the tokenizer of this fingerprint; None if unsaid.
 
     Args:
         place: A folder of cached rows.
@@ -110,11 +104,8 @@ def carries(place: Path, fingerprint: str) -> bool | None:
         note: dict[str, Any] = json.loads((place / NOTE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{place / NOTE} is damaged: {error}. Remove its folder.") from error
-    if "tokenizer_fingerprint" in note:
-        return bool(note["tokenizer_fingerprint"] == fingerprint)
-    layout, is_certain = _layout(place)
-    name = RowCache(place.parent).key(note.get("source"), fingerprint, layout.identity())
-    return True if name == place.name else False if is_certain else None
+    told = note.get("tokenizer_fingerprint")
+    return None if told is None else bool(told == fingerprint)
 
 
 def cached_documents(subject: Subject) -> list[list[int]]:
@@ -134,21 +125,6 @@ def cached_documents(subject: Subject) -> list[list[int]]:
             head = rows.select(range(min(_DOCUMENTS, len(rows))))
             documents += [list(ids) for ids in head["input_ids"]]
     return documents
-
-
-def _layout(place: Path) -> tuple[Layout, bool]:
-    """The layout that rows seem to have, and whether they show it: some document is cut."""
-    rows: Any = datasets.load_from_disk(str(place))
-    rows = rows.select(range(min(_ROWS, len(rows))))
-    if "num_context" not in rows.column_names:
-        return Layout("packed", block_size=2), True
-    overlap = max(1, *rows["num_context"])
-    longest = max(2, overlap + 1, *map(len, rows["input_ids"]))
-    if "num_bytes" in rows.column_names:
-        return Layout("whole", longest, overlap), 0 in rows["num_bytes"]
-    # The last row of a document ends with the end token, the others with any.
-    is_cut = overlap > 1 or len({ids[-1] for ids in rows["input_ids"]}) > 1
-    return Layout("padded", longest, overlap), is_cut
 
 
 def _manifest(subject: Subject) -> Iterator[Finding]:

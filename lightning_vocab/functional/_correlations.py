@@ -67,7 +67,7 @@ class Correlations(ABC):
         """Scaled products of ``rows`` ``(some, dim)`` with all atoms into ``(some, atoms)``."""
         for start in range(0, len(self.atoms), self._block):
             block = slice(start, start + self._block)
-            out[:, block] = rows @ self.atoms[block].to(self.dtype).T
+            torch.mm(rows, self.atoms[block].to(self.dtype).T, out=out[:, block])
         out *= self.scale
 
 

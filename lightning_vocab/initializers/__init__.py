@@ -3,14 +3,21 @@
 from lightning_vocab.initializers.base import Initializer, PieceBags, RowContext
 from lightning_vocab.initializers.combined import CombinedRows, RowWeights
 from lightning_vocab.initializers.coverage import Coverage
+from lightning_vocab.initializers.focus import FOCUS
 from lightning_vocab.initializers.keep import Keep
 from lightning_vocab.initializers.mean import Mean
 from lightning_vocab.initializers.mixture import Mixture, Separate
 from lightning_vocab.initializers.normal import Normal
+from lightning_vocab.initializers.ofa import OFA
+from lightning_vocab.initializers.similar import SimilarRows
 from lightning_vocab.initializers.subword_mean import SubwordMean
+from lightning_vocab.initializers.wechsel import WECHSEL
 from lightning_vocab.initializers.zeros import Zeros
 
 __all__ = [
+    "FOCUS",
+    "OFA",
+    "WECHSEL",
     "CombinedRows",
     "Coverage",
     "Initializer",
@@ -22,6 +29,7 @@ __all__ = [
     "RowContext",
     "RowWeights",
     "Separate",
+    "SimilarRows",
     "SubwordMean",
     "Zeros",
 ]

@@ -111,7 +111,7 @@ def _model(base: str, run: str, steps: int) -> dict[str, Any]:
 def _extender(advice: Advice, settings: Mapping[str, Any]) -> dict[str, Any]:
     if advice.method in ("add_tokens", "reuse_slots"):
         is_added = advice.method == "add_tokens"
-        name = "AddTokens" if is_added else "reuse_slots.ReuseSlots"
+        name = "AddTokens" if is_added else "ReuseSlots"
         return _object(f"vocabulary.{name}", **settings)
     slots = {"into_slots": True} if advice.method == "continued_bpe_into_slots" else {}
     chosen = {**settings, "num_new_tokens": advice.num_new_tokens, **slots}

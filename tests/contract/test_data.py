@@ -63,7 +63,7 @@ def test_batches_and_caches_of_the_data_module_are_clean(
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, Layout("whole", 16, 4)], ids=str)
-def test_a_cache_tells_its_tokenizer_by_its_name(layout: Layout, tmp_path: Path) -> None:
+def test_a_cache_names_its_tokenizer(layout: Layout, tmp_path: Path) -> None:
     tokenizer = make_base_tokenizer()
     cache, _ = cached(tokenizer, layout, tmp_path)
     (place,) = cached_places(cache.folder)
@@ -72,9 +72,11 @@ def test_a_cache_tells_its_tokenizer_by_its_name(layout: Layout, tmp_path: Path)
     assert cached_places(place) == [place]
 
 
-def test_rows_that_do_not_show_their_layout_are_a_warning(tmp_path: Path) -> None:
+def test_rows_that_do_not_name_their_tokenizer_are_a_warning(tmp_path: Path) -> None:
     tokenizer = make_base_tokenizer()
-    cache, _ = cached(tokenizer, Layout("padded", 512), tmp_path)
+    cache, _ = cached(tokenizer, LAYOUTS[0], tmp_path)
+    (place,) = cached_places(cache.folder)
+    (place / "source.json").write_text("{}")
     found = findings_on(tokenizer, cache=cache.folder)["cached data"]
     assert found.status == "warn"
     assert "do not say" in found.found

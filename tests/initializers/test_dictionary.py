@@ -163,7 +163,9 @@ def test_a_real_dictionary_covers_a_part_of_real_thai_tokens(assets: Path) -> No
     )
     made = method.rows(context)[0]
     assert method.coverage is not None
-    assert 0.1 < method.coverage.share < 0.9
-    place = next(i for i, token in enumerate(context.expansion.tokens) if token.surface == "ภาษา")
+    assert 0.02 < method.coverage.share < 0.5  # most tokens of this size are parts of words
+    missing = set(method.coverage.missing)
+    surfaces = [token.surface for token in context.expansion.tokens]
+    place = next(place for place, text in enumerate(surfaces) if text not in missing)
     alone = method.rows(replace(context.only([place]), model=None))[0]
     assert torch.equal(alone[0], made[place])

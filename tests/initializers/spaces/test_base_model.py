@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from lightning_vocab.initializers import RowContext
 from lightning_vocab.initializers.focus import FOCUS
 from lightning_vocab.initializers.spaces.base_model import BaseModelSpace
+from lightning_vocab.initializers.spaces.tokens import read_texts
 from lightning_vocab.rows import expand_model
 from lightning_vocab.rows.split import SplitEmbedding, SplitHead
 from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer
@@ -166,7 +168,7 @@ def test_a_model_expands_with_it_and_its_old_rows_do_not_move(
 @pytest.mark.slow
 def test_a_real_base_knows_every_thai_token(assets: Path) -> None:
     folder = assets / "lm" / "english-4M"
-    texts = (assets / "text" / "th_wisesight.jsonl").read_text(encoding="utf-8").splitlines()[:2000]
+    texts = islice(read_texts([str(assets / "text" / "th_wisesight.jsonl")]), 300)
     tokenizer = load_tokenizer(str(folder))
     model = AutoModelForCausalLM.from_pretrained(folder)
     expanded = ContinuedBPE(num_new_tokens=50).extend(
