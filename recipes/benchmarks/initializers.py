@@ -114,8 +114,9 @@ def write_files(folder: Path, size: Size) -> None:
     (folder / "pairs.tsv").write_text("".join(lines))
     words = names(size, size.shared)
     make_tokenizer(words).save_pretrained(folder / "donor")
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = LlamaConfig(len(words), size.dim, tie_word_embeddings=True, **shape)
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=size.dim, num_attention_heads=1, tie_word_embeddings=True
+    )
     config.save_pretrained(folder / "donor")
     rows = torch.randn(len(words), size.dim, generator=torch.Generator().manual_seed(2))
     save_file({"model.embed_tokens.weight": rows}, folder / "donor" / "model.safetensors")

@@ -1,11 +1,12 @@
-"""Continued BPE on real text: fewer tokens, at what cost.
+"""Growing tokenizers on real text: fewer tokens, at what cost.
 
-    python recipes/benchmarks/continued_bpe.py --tokenizers path/to/qwen2.5 path/to/llama3 \
-        --texts th.jsonl vi.jsonl --num-new-tokens 10000
+    python recipes/benchmarks/extenders.py --tokenizers path/to/qwen2.5 path/to/t5-small \
+        --texts th.jsonl vi.jsonl --num-new-tokens 1000 10000
 
-Each tokenizer runs in a process of its own, so that its peak memory is its own. Seconds are
-compared with one bare ``encode_batch`` of the same text in the same process; medians over
-``--repeats``. Where other work shares the cores, the ratio of CPU seconds is the steadier one.
+BPE tokenizers grow by `ContinuedBPE`, Unigram ones by `ContinuedUnigram`. Each run has a process of
+its own, so that its peak memory is its own. Seconds are compared with one bare ``encode_batch`` of
+the same text in the same process; medians over ``--repeats``. Where other work shares the cores,
+the ratio of CPU seconds is the steadier one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer
+from lightning_vocab.vocabulary import ContinuedBPE, ContinuedUnigram, Extender, load_tokenizer
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.guarantees import dead_tokens
 
@@ -49,6 +50,7 @@ class Figures:
     """What one tokenizer gave."""
 
     tokenizer: str
+    num_new_tokens: int
     bytes_of: tuple[int, ...]
     tokens_before: tuple[int, ...]
     tokens_after: tuple[int, ...]
@@ -86,7 +88,7 @@ def measure(job: Job) -> Figures:
     """Grow one tokenizer; the growing comes first, so that the peak is its own."""
     files = [read_documents(path) for path in job.texts]
     everything = [document for documents in files for document in documents]
-    extender = ContinuedBPE(job.num_new_tokens, min_frequency=job.min_frequency, progress=False)
+    extender = extender_of(job)
     rss_before = peak_rss_mib()
     seconds: list[float] = []
     encode_seconds: list[float] = []
@@ -108,6 +110,7 @@ def measure(job: Job) -> Figures:
     new = {token.id: token.token for token in grown.expansion.tokens}
     return Figures(
         tokenizer=Path(job.tokenizer).name,
+        num_new_tokens=job.num_new_tokens,
         bytes_of=tuple(sum(len(text.encode()) for text in documents) for documents in files),
         tokens_before=tuple(count_tokens(backend(base), documents) for documents in files),
         tokens_after=tuple(count_tokens(after, documents) for documents in files),
@@ -120,10 +123,20 @@ def measure(job: Job) -> Figures:
     )
 
 
-def table_of(results: list[Figures], texts: list[str], num_new_tokens: int) -> Table:
-    """One row a tokenizer."""
-    table = Table(title=f"Continued BPE, {num_new_tokens:,} new tokens")
+def extender_of(job: Job) -> Extender:
+    """The extender for the tokenizer's kind."""
+    kind = type(backend(load_tokenizer(job.tokenizer)).model).__name__
+    settings = {"min_frequency": job.min_frequency, "progress": False}
+    if kind == "Unigram":
+        return ContinuedUnigram(job.num_new_tokens, **settings)
+    return ContinuedBPE(job.num_new_tokens, **settings)
+
+
+def table_of(results: list[Figures], texts: list[str]) -> Table:
+    """One row a run."""
+    table = Table(title="Growing tokenizers")
     table.add_column("tokenizer")
+    table.add_column("new\ntokens", justify="right")
     for path in texts:
         table.add_column(f"tokens/byte\n{Path(path).stem}", justify="right")
     for name in (
@@ -144,6 +157,7 @@ def table_of(results: list[Figures], texts: list[str], num_new_tokens: int) -> T
         ]
         table.add_row(
             result.tokenizer,
+            f"{result.num_new_tokens:,}",
             *rates,
             str(result.num_dead),
             f"{result.seconds:.1f}",
@@ -164,7 +178,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--texts", nargs="+", required=True, help="Files (.jsonl with `text`, .txt)."
     )
-    parser.add_argument("--num-new-tokens", type=int, default=10_000, help="Tokens to add.")
+    parser.add_argument(
+        "--num-new-tokens", type=int, nargs="+", default=[10_000], help="Tokens to add."
+    )
     parser.add_argument("--min-frequency", type=int, default=2, help="Smallest count of a pair.")
     parser.add_argument("--repeats", type=int, default=1, help="Runs of which the median counts.")
     options = parser.parse_args(args)
@@ -172,16 +188,17 @@ def main(args: list[str] | None = None) -> None:
         Job(
             tokenizer,
             tuple(options.texts),
-            options.num_new_tokens,
+            num_new_tokens,
             options.min_frequency,
             options.repeats,
         )
         for tokenizer in options.tokenizers
+        for num_new_tokens in options.num_new_tokens
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
         results = list(pool.map(measure, jobs))
-    Console().print(table_of(results, options.texts, options.num_new_tokens))
+    Console().print(table_of(results, options.texts))
 
 
 if __name__ == "__main__":
