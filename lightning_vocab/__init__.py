@@ -15,11 +15,18 @@ from lightning_vocab.contract import ContractInputs, Finding, check_contract
 from lightning_vocab.data import TextSource
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.initializers import (
+    FOCUS,
+    OFA,
+    WECHSEL,
+    ConvexHull,
+    DictionaryAlignment,
     Initializer,
     Keep,
     Mean,
     Mixture,
+    Multivariate,
     Normal,
+    OrthogonalMatchingPursuit,
     Separate,
     SubwordMean,
     Zeros,
@@ -44,12 +51,17 @@ from lightning_vocab.vocabulary import (
 )
 
 __all__ = [
+    "FOCUS",
+    "OFA",
+    "WECHSEL",
     "AddTokens",
     "BitsPerByte",
     "ContinuedBPE",
     "ContinuedUnigram",
     "ContractCheck",
     "ContractInputs",
+    "ConvexHull",
+    "DictionaryAlignment",
     "EmbeddingSpectrumMonitor",
     "ExpandedTokenizer",
     "ExpansionReport",
@@ -64,8 +76,10 @@ __all__ = [
     "Mean",
     "MergeTokenizer",
     "Mixture",
+    "Multivariate",
     "NewTokenFrequency",
     "Normal",
+    "OrthogonalMatchingPursuit",
     "ReuseSlots",
     "Separate",
     "SubwordMean",

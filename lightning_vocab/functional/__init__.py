@@ -6,6 +6,10 @@ from lightning_vocab.functional.linear_cross_entropy import (
     linear_cross_entropy,
     token_nats,
 )
+from lightning_vocab.functional.matching_pursuit import (
+    SparseCodes,
+    orthogonal_matching_pursuit,
+)
 from lightning_vocab.functional.neighbours import NearestRows, best_cosines, nearest_cosine
 from lightning_vocab.functional.procrustes import procrustes_rotation
 from lightning_vocab.functional.renyi import renyi_efficiency
@@ -28,6 +32,7 @@ __all__ = [
     "RowBlock",
     "RowFigures",
     "RowNorms",
+    "SparseCodes",
     "SparseWeights",
     "VocabularyCost",
     "best_cosines",
@@ -37,6 +42,7 @@ __all__ = [
     "look_untrained",
     "mean_pairwise_cosine",
     "nearest_cosine",
+    "orthogonal_matching_pursuit",
     "participation_ratio",
     "procrustes_rotation",
     "renyi_efficiency",

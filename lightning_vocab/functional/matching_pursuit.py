@@ -66,7 +66,8 @@ def orthogonal_matching_pursuit(
     Memory: ``memory_limit`` beside the arguments and the result.
 
     Args:
-        targets: Vectors to write as sums, ``(targets, dim)``. A row of zeros takes no atom.
+        targets: Vectors to write as sums, ``(targets, dim)``, on a device that has float64. A row
+            of zeros takes no atom.
         atoms: Vectors to choose from, ``(atoms, dim)``. A row of zeros is never chosen.
         k: Atoms of a target at most.
         normalise: Whether an atom is chosen by its cosine to the residual. Without, by the product
@@ -154,7 +155,6 @@ class _LeastSquares:
     """
 
     def __init__(self, batch: int, k: int, device: torch.device) -> None:
-        device = torch.device("cpu") if device.type == "mps" else device
         self._inverse = torch.zeros(batch, k, k, dtype=torch.float64, device=device)
         self._dots = torch.zeros(batch, k, dtype=torch.float64, device=device)
         self.coefficients = torch.zeros(batch, k, dtype=torch.float64, device=device)

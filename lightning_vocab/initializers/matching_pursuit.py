@@ -170,6 +170,8 @@ class OrthogonalMatchingPursuit(Initializer):
 
     def _codes(self, context: RowContext, donor_rows: Tensor, found: _Matches) -> SparseCodes:
         device = context.input_rows.device
+        if device.type == "mps":  # has no float64
+            device = torch.device("cpu")
         return orthogonal_matching_pursuit(
             donor_rows[found.targets].to(device),
             donor_rows[found.donor_ids].to(device),

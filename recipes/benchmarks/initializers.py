@@ -114,9 +114,8 @@ def write_files(folder: Path, size: Size) -> None:
     (folder / "pairs.tsv").write_text("".join(lines))
     words = names(size, size.shared)
     make_tokenizer(words).save_pretrained(folder / "donor")
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=size.dim, num_attention_heads=1, tie_word_embeddings=True
-    )
+    config = LlamaConfig(vocab_size=len(words), hidden_size=size.dim, num_hidden_layers=1)
+    config.update({"num_attention_heads": 1, "tie_word_embeddings": True})
     config.save_pretrained(folder / "donor")
     rows = torch.randn(len(words), size.dim, generator=torch.Generator().manual_seed(2))
     save_file({"model.embed_tokens.weight": rows}, folder / "donor" / "model.safetensors")

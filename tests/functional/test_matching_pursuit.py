@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from lightning_vocab.functional.matching_pursuit import (
     SparseCodes,
     orthogonal_matching_pursuit,
 )
+from lightning_vocab.initializers.stored_rows import read_rows
 
 FORMS: tuple[Form, ...] = ("residual", "gram")
 both_forms = pytest.mark.parametrize("form", FORMS)
@@ -149,6 +151,19 @@ def test_the_order_of_targets_and_the_batches_change_nothing(form: Form) -> None
     assert 1 <= _correlations.batch_size(*shape, gram=form == "gram") < 20
     assert torch.equal(parts.ids, whole.ids)
     torch.testing.assert_close(parts.coefficients, whole.coefficients)
+
+
+@pytest.mark.assets
+@both_forms
+def test_real_rows_are_rebuilt_in_float32_as_in_float64(form: Form, assets: Path) -> None:
+    rows = read_rows(str(assets / "lm" / "english-4M")).embedding.float()
+    targets, atoms = rows[3000:3064], rows[:2000]
+    errors = []
+    for dtype in (torch.float32, torch.float64):
+        codes = orthogonal_matching_pursuit(targets.to(dtype), atoms.to(dtype), 64, form=form)
+        errors.append((targets.double() - rebuilt(codes, atoms)).norm(dim=1))
+    # Not the supports: a tie may take another branch.
+    assert (errors[0] <= errors[1] * 1.01).all()
 
 
 def test_no_target_has_no_code() -> None:
