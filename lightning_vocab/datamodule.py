@@ -274,7 +274,7 @@ class VocabDataModule(LightningDataModule):
     @property
     def _ranks(self) -> dict[str, Any]:
         ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        return {"num_replicas": 1, "rank": 0} if ranks is None else ranks
+        return ranks or {"num_replicas": 1, "rank": 0}
 
     def _scored_loaders(
         self, role: Literal["validation", "test"], known: KnownTokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,7 +77,14 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> Path:
         FileExistsError: If the path exists and must not be replaced.
     """
     target = Path(path).expanduser().absolute()
-    if not target.exists():
+    if not os.path.lexists(target):
+        return target
+    if target.is_symlink() or not target.is_dir():
+        raise FileExistsError(
+            f"{target} exists and is {'a link' if target.is_symlink() else 'no folder'}: choose "
+            "another path."
+        )
+    if not any(target.iterdir()):
         return target
     if not overwrite:
         raise FileExistsError(f"{target} exists: choose another path or set overwrite.")

@@ -17,6 +17,7 @@ from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import backend
+from lightning_vocab.vocabulary.limits import check_switches
 
 
 class AddTokens(Extender):
@@ -42,7 +43,7 @@ class AddTokens(Extender):
     Raises:
         ValueError: If the list is empty or a token is empty, blank, or holds NUL or a lone
             surrogate.
-        TypeError: If the tokens are not a list of strings.
+        TypeError: If the tokens are not a list of strings, or ``special`` is no bool.
 
     Example:
         >>> from tests.conftest import make_tokenizer
@@ -60,6 +61,7 @@ class AddTokens(Extender):
             raise ValueError("Expected at least one token to add, got an empty list.")
         for index, token in enumerate(tokens):
             _check_token(index, token)
+        check_switches(special=special)
         self.tokens = list(tokens)
         self.special = special
 

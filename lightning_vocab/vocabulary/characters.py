@@ -55,13 +55,15 @@ def check_scripts(scripts: Sequence[str] | None) -> tuple[str, ...]:
         scripts: Names of Unicode scripts, or None for all.
 
     Raises:
-        TypeError: If it is one string instead of a list.
+        TypeError: If it is no list of strings.
         ValueError: If the list is empty or a name is not a Unicode script.
     """
     if scripts is None:
         return ()
     if isinstance(scripts, str):
         raise TypeError(f"Expected a list of script names, got the string {scripts!r}.")
+    if not isinstance(scripts, Sequence) or not all(isinstance(name, str) for name in scripts):
+        raise TypeError(f"Expected a list of script names in scripts, got {scripts!r:.100}.")
     if not scripts:
         raise ValueError("Expected at least one script name, got an empty list: use None for all.")
     for script in scripts:

@@ -20,6 +20,7 @@ from lightning_vocab.vocabulary.expansion import (
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.guarantees import check_guarantees
 from lightning_vocab.vocabulary.sentencepiece.model import read_model_file
+from lightning_vocab.vocabulary.slots.uses import NAMED_IDS, ids_in_configs
 
 _PACKAGES = ("lightning-vocab", "tokenizers", "transformers")
 
@@ -90,6 +91,8 @@ def describe_states(
         ValueError: As `describe_expansion`.
     """
     rows = rows_of_base(base, base_rows)
+    # The saved folder has no config, and a later growth must not take these ids for slots.
+    named = ids_in_configs(base.tokenizer)
     with collector_paused(), without_limits(backend(base.tokenizer)):
         new = _new_tokens(base, grown, kinds)
         check_guarantees(base, grown, new, slots={i for i in kinds if kinds[i] == "slot"})
@@ -101,7 +104,7 @@ def describe_states(
         tokens=tokens,
         base_fingerprint=base.fingerprint,
         tokenizer_fingerprint=grown.fingerprint,
-        extender=dict(extender),
+        extender={**extender, **({NAMED_IDS: named} if named else {})},
         created_with={name: version(name) for name in _PACKAGES},
     )
     return ExpandedTokenizer(grown.tokenizer, expansion, read_model_file(base.tokenizer))

@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 
+_PUBLIC = "lightning_vocab.vocabulary"
+
 
 class Extender(ABC):
     """Grows a tokenizer from texts; the base tokenizer itself is never changed.
@@ -40,10 +42,13 @@ class Extender(ABC):
     def description(self) -> dict[str, Any]:
         """Class and settings, as the manifest's ``extender`` field holds them.
 
-        The class stands with its module: extenders of other packages may share its name.
+        The class stands with its module: extenders of other packages may share its name. One of
+        this package stands with the place where it is public, which does not move.
         """
         mine = type(self)
-        return {"class": f"{mine.__module__}.{mine.__qualname__}", "args": self.arguments()}
+        is_ours = mine.__module__.startswith(f"{_PUBLIC}.")
+        module = _PUBLIC if is_ours else mine.__module__
+        return {"class": f"{module}.{mine.__qualname__}", "args": self.arguments()}
 
     def has_built(self, expansion: VocabularyExpansion) -> bool:
         """Whether an expansion was made by this class with these settings.

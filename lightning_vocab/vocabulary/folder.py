@@ -25,6 +25,17 @@ REWRITE = (
 )
 """What to do about a manifest that does not tell the truth."""
 
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,  # a JSON list in the place of an object
+    ImportError,
+    RecursionError,  # JSON that is nested without end
+)
+"""What transformers raises for files that are missing or hold something else."""
+
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder or a hub id, as `AutoTokenizer` reads it.
@@ -46,7 +57,11 @@ def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     try:
         with _quiet_transformers(), collector_paused():
             tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:
+        # For a tokenizer.json that is JSON but no tokenizer, the tokenizers library raises the bare
+        # class, which no narrower clause catches.
+        if type(error) is not Exception and not isinstance(error, _UNREADABLE):
+            raise
         raise ValueError(
             f"No tokenizer could be read from {name!r}: expected a folder that AutoTokenizer "
             f"reads (tokenizer.json or tokenizer.model beside tokenizer_config.json). {error}"
@@ -166,6 +181,11 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
                 f"{target} exists and is not an expansion folder (no {MANIFEST_NAME}): it is never "
                 "replaced. Choose another path."
             )
+        if weights := [*target.glob("config.json"), *target.glob("*.safetensors")]:
+            raise FileExistsError(
+                f"{target} holds a model ({weights[0].name}) beside its expansion: it is never "
+                "replaced by a tokenizer alone. Choose another path."
+            )
         if overwrite:
             return
         raise FileExistsError(
@@ -177,7 +197,8 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
 
 def _looks_local(name: str) -> bool:
     """Hub ids are ``name`` or ``owner/name``; everything else can only be a path."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name
+    is_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    return is_path or "\\" in name or not name
 
 
 @contextmanager

@@ -36,6 +36,20 @@ def check_whole_numbers(**values: object) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
+def check_switches(**values: object) -> None:
+    """Make sure that settings are True or False.
+
+    Args:
+        values: The settings by name.
+
+    Raises:
+        TypeError: If one is of another type.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, got {value!r}.")
+
+
 def check_share(name: str, value: object) -> None:
     """Make sure that a setting is a share.
 

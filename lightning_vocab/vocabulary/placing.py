@@ -13,9 +13,10 @@ from uuid import uuid4
 def placed_whole(target: Path) -> Iterator[Path]:
     """A new empty folder that takes the place of ``target`` when the block ends without an error.
 
-    Whoever looks sees the former folder or the whole new one, never a half. After an error
-    ``target`` is as it was, and the new folder is gone. Whether ``target`` may be replaced is for
-    the caller to decide beforehand.
+    Whoever looks never sees a half: the former folder, the whole new one or, for the moment between
+    two renames, none; a crash in that moment leaves the former folder beside as ``.former``. After
+    an error ``target`` is as it was, and the new folder is gone. Whether ``target`` may be replaced
+    is for the caller to decide beforehand.
 
     Args:
         target: Absolute path of the folder; its parents are made.

@@ -73,12 +73,7 @@ def read_manifest(
         ValueError: If the text is not a JSON object, its schema version is unknown, or a field is
             missing, unknown or of the wrong type.
     """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The manifest is not JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"The manifest must be a JSON object, got {type(data).__name__}.")
+    data = read_object(text)
     version = data.pop("schema_version", None)
     if type(version) is not int or version != SCHEMA_VERSION:
         raise ValueError(
@@ -97,6 +92,24 @@ def read_manifest(
             raise ValueError(f"Field 'pieces' of {where} must hold integers: {item['pieces']}.")
         tokens.append({**item, "pieces": tuple(item["pieces"])})
     return data, tokens
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The JSON object that a manifest is, its fields not checked yet.
+
+    Args:
+        text: JSON text.
+
+    Raises:
+        ValueError: If the text is not a JSON object.
+    """
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:  # the latter: nested without end
+        raise ValueError(f"The manifest is not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"The manifest must be a JSON object, got {type(data).__name__}.")
+    return data
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,20 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 
+def check_progress(progress: object) -> bool | None:
+    """The setting of a user.
+
+    Args:
+        progress: True, False, or None.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if progress is not None and not isinstance(progress, bool):
+        raise TypeError(f"progress must be True, False or None, got {progress!r}.")
+    return progress
+
+
 class Progress:
     """Counts documents, then names the phase that follows.
 

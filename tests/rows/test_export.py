@@ -16,7 +16,7 @@ from lightning_vocab.rows.export import export_model
 from lightning_vocab.rows.locate import find_split
 from lightning_vocab.rows.ties import is_tied
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
-from lightning_vocab.vocabulary.folder import load_expansion
+from lightning_vocab.vocabulary.folder import load_expansion, save_expansion
 from tests.conftest import make_model, make_tokenizer
 from tests.expanded import make_expanded
 from tests.rows.bases import KINDS, LAYOUTS, WORDS, Kind, Layout, ids_of, make_base, make_case
@@ -204,6 +204,38 @@ def test_overwrite_spares_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is no folder of a model"):
         export_model(model, expanded, tmp_path / "letters", overwrite=True)
     assert (tmp_path / "letters" / "letter.txt").read_text() == "dear reader"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_a_link_is_never_replaced(is_broken: bool, overwrite: bool, tmp_path: Path) -> None:
+    model, tokenizer = make_model(), make_tokenizer()
+    target = tmp_path / "target"
+    if not is_broken:
+        export_model(model, tokenizer, target)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    with pytest.raises(FileExistsError, match="is a link"):
+        export_model(model, tokenizer, link, overwrite=overwrite)
+    assert link.is_symlink()
+    assert target.exists() != is_broken
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"][: 2 - is_broken]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export_model(make_model(), make_tokenizer(), tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_a_tokenizer_alone_never_replaces_an_exported_model(tmp_path: Path) -> None:
+    expanded = make_expanded(make_tokenizer(), WORDS)
+    model = make_model()
+    expand_model(model, expanded, SubwordMean())
+    folder = export_model(model, expanded, tmp_path / "out")
+    with pytest.raises(FileExistsError, match="holds a model"):
+        save_expansion(expanded, folder, overwrite=True)
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,12 @@ def test_other_than_a_list_of_strings_is_refused(tokens: Any) -> None:
         AddTokens(tokens)
 
 
+@pytest.mark.parametrize("special", [None, "no", 1])
+def test_special_must_be_a_bool(special: Any) -> None:
+    with pytest.raises(TypeError, match=f"special must be a bool, got {special!r}"):
+        AddTokens(["<|x|>"], special=special)
+
+
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
         AddTokens([])

@@ -72,6 +72,12 @@ def test_an_empty_list_of_scripts_is_refused() -> None:
         check_scripts([])
 
 
+@pytest.mark.parametrize("scripts", [5, [5], {"Thai"}])
+def test_other_than_a_list_of_names_is_refused(scripts: Any) -> None:
+    with pytest.raises(TypeError, match="list of script names in scripts, got "):
+        check_scripts(scripts)
+
+
 def test_one_string_is_no_list_of_scripts() -> None:
     scripts: Any = "Thai"
     with pytest.raises(TypeError, match="got the string 'Thai'"):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lightning_vocab.vocabulary import (
     MANIFEST_NAME,
@@ -185,7 +187,7 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
         load_expansion(tmp_path)
 
 
-@pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", ""])
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "nowhere/", ""])
 def test_a_path_that_does_not_exist_is_refused(path: str) -> None:
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         load_tokenizer(path)
@@ -194,6 +196,50 @@ def test_a_path_that_does_not_exist_is_refused(path: str) -> None:
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No tokenizer could be read"):
         load_tokenizer(tmp_path)
+
+
+def without_a_merged_token(data: dict[str, Any]) -> None:
+    del data["model"]["vocab"]["at"]
+
+
+def of_an_unknown_kind(data: dict[str, Any]) -> None:
+    data["model"]["type"] = "Nope"
+
+
+@pytest.mark.parametrize("edit", [without_a_merged_token, of_an_unknown_kind])
+def test_json_that_is_no_tokenizer_is_refused_by_the_folder_s_name(
+    edit: Callable[[dict[str, Any]], None], expanded: ExpandedTokenizer, tmp_path: Path
+) -> None:
+    path = save_expansion(expanded, tmp_path / "grown")
+    data = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    edit(data)
+    (path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    for load in (load_tokenizer, load_expansion):
+        with pytest.raises(ValueError, match=r"No tokenizer could be read from '.*grown'"):
+            load(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", '"x"', "{", ""])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", MANIFEST_NAME])
+def test_files_that_hold_something_else_are_refused_by_the_folder_s_name(
+    name: str, text: str, expanded: ExpandedTokenizer, tmp_path: Path
+) -> None:
+    path = save_expansion(expanded, tmp_path / "grown")
+    (path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="grown"):
+        load_expansion(path)
+
+
+def test_errors_that_are_not_the_folder_s_fault_go_through(
+    expanded: ExpandedTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object, **kwargs: object) -> None:
+        raise MemoryError("full")
+
+    path = save_expansion(expanded, tmp_path / "grown")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", failing)
+    with pytest.raises(MemoryError, match="full"):
+        load_expansion(path)
 
 
 @pytest.mark.assets

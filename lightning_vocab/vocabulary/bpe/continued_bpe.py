@@ -10,11 +10,11 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from lightning_vocab.vocabulary.backend_state import read_state
+from lightning_vocab.vocabulary.backend_state import BackendState, read_state
 from lightning_vocab.vocabulary.bpe.layout import BpeLayout, read_layout
 from lightning_vocab.vocabulary.bpe.merge_training import Learned, MergeTraining
 from lightning_vocab.vocabulary.bpe.protected import ProtectedUnits, check_unchanged
-from lightning_vocab.vocabulary.bpe.protected_text import check_protected
+from lightning_vocab.vocabulary.bpe.protected_text import ProtectedReading, check_protected
 from lightning_vocab.vocabulary.bpe.segmentation import Segmenter
 from lightning_vocab.vocabulary.bpe.spool import Spool
 from lightning_vocab.vocabulary.bpe.token_choice import TokenChoice, check_patterns
@@ -26,7 +26,8 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, TokenKind
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.limits import check_possible, check_share, check_whole_numbers
-from lightning_vocab.vocabulary.progress import Progress
+from lightning_vocab.vocabulary.progress import Progress, check_progress
+from lightning_vocab.vocabulary.slots.slots import Slot
 from lightning_vocab.vocabulary.slots.text import SlotChoice, former_tokens, grow_into
 
 
@@ -38,7 +39,8 @@ class ContinuedBPE(Extender):
     every new token can be produced. Where the base writes characters in byte tokens, the frequent
     ones of the text become tokens first and count as new tokens too.
 
-    The text is encoded once and kept in a temporary file; memory holds counts of words.
+    The text is encoded once and kept in a temporary file; memory holds counts of words, and grows
+    with the longest document, which is never divided.
 
     Args:
         num_new_tokens: Number of tokens to add; exactly as many are added, or an error names the
@@ -62,7 +64,9 @@ class ContinuedBPE(Extender):
             out text of the kind that is to be learned. The manifest's ``report`` lists the tokens
             that were left out.
         protected_files: Text files in UTF-8, such as samples of code or of a language, that are
-            protected in the same way. The manifest holds a checksum of what is protected.
+            protected in the same way. The manifest holds a checksum of what is protected. A file is
+            one text, but one of more than 250,000 characters is cut behind line ends into pieces
+            of that size, so that memory stays small: a join over such a cut is not seen.
         into_slots: Whether the new tokens take slots of the base, so that no matrix grows: padded
             rows, then reserved tokens, which lose their spelling (see `find_slots`).
         slot_patterns: Which slots they take, in this order: spellings of reserved tokens in which
@@ -114,7 +118,7 @@ class ContinuedBPE(Extender):
         self.exclude = check_patterns(exclude)
         self.protected = check_protected(protected, protected_files)
         self.slots = SlotChoice(into_slots, slot_patterns)
-        self.progress = progress
+        self.progress = check_progress(progress)
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class ContinuedBPE(Extender):
             "character_coverage": self.character_coverage,
             "whole_characters_only": self.whole_characters_only,
             "exclude": list(self.exclude) or None,
-            "protected": self.protected.identity,
+            "protected": self.protected.identity(),
             **self.slots.arguments(),
         }
 
@@ -148,14 +152,17 @@ class ContinuedBPE(Extender):
         Raises:
             TypeError: If a document is not a string.
             ValueError: If the tokenizer is of another kind, a document holds a lone surrogate,
-                there is no text, or fewer tokens than wanted are possible or have a slot.
+                there is no text, fewer tokens than wanted are possible or have a slot, or protected
+                text holds the spelling of a slot that is taken or changes meanwhile.
             FileNotFoundError: If a file with protected text does not exist.
         """
         base = read_state(tokenizer)
         rows_of_base(base, base_rows)
         layout = read_layout(base)
         slots = self.slots.take(base, base_rows, self.num_new_tokens)
-        choice = self._choice(layout)
+        extender = self.description()
+        # What the manifest names is what is read here: a file may be another one later.
+        choice, extender["args"]["protected"] = self._choice(layout, slots)
         with Progress(self.progress) as progress, Spool() as spool:
             segmenter = Segmenter(layout, self.scripts)
             with without_limits(backend(tokenizer)):
@@ -165,11 +172,10 @@ class ContinuedBPE(Extender):
             progress.phase("learning merges")
             characters, refused = self._characters(choice, segmenter.character_counts)
             learned = self._learned(choice, segmenter, spool, characters)
-        check_possible(len(characters) + len(learned.merges), self.arguments())
+        check_possible(len(characters) + len(learned.merges), extender["args"])
         grown = grow_into(slots, base, [chr(code) for code in characters], learned.merges)
         if self.protected:
-            check_unchanged(base, grown, self.protected.documents())
-        extender = self.description()
+            self._check_unchanged(base, grown, extender["args"]["protected"])
         if report := {
             **choice.report(learned.merges, [*refused, *learned.refused]),
             **former_tokens(slots),
@@ -178,11 +184,28 @@ class ContinuedBPE(Extender):
         kinds: dict[int, TokenKind] = {slot.id: "slot" for slot in slots}
         return describe_states(base, grown, base_rows=base_rows, kinds=kinds, extender=extender)
 
-    def _choice(self, layout: BpeLayout) -> TokenChoice:
-        units = None
+    def _choice(
+        self, layout: BpeLayout, slots: Sequence[Slot]
+    ) -> tuple[TokenChoice, dict[str, Any] | None]:
+        """What may become a token, and the identity of the protected text that was read."""
+        units = identity = None
         if self.protected:
-            units = ProtectedUnits.of(layout, self.protected.documents())
-        return TokenChoice(layout, self.exclude, units, self.whole_characters_only)
+            reading = ProtectedReading(self.protected)
+            taken = {slot.id: slot.token for slot in slots if slot.token is not None}
+            units = ProtectedUnits.of(layout, reading.pieces(), taken)
+            identity = reading.identity()
+        return TokenChoice(layout, self.exclude, units, self.whole_characters_only), identity
+
+    def _check_unchanged(
+        self, base: BackendState, grown: BackendState, identity: dict[str, Any]
+    ) -> None:
+        reading = ProtectedReading(self.protected)
+        check_unchanged(base, grown, reading.pieces())
+        if reading.identity() != identity:
+            raise ValueError(
+                "A protected file changed while merges were learned, so what it holds now may be "
+                "cut otherwise: extend again when nothing writes it."
+            )
 
     def _characters(
         self, choice: TokenChoice, counts: npt.NDArray[np.int64]

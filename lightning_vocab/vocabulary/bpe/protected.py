@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lightning_vocab.vocabulary.backend_state import BackendState
 from lightning_vocab.vocabulary.bpe.layout import BpeLayout
 from lightning_vocab.vocabulary.bpe.segmentation import Segmenter
-from lightning_vocab.vocabulary.bpe.units import CHARACTER, CODE
+from lightning_vocab.vocabulary.bpe.units import CHARACTER, CODE, Units
 from lightning_vocab.vocabulary.characters import NUM_CODE_POINTS
 from lightning_vocab.vocabulary.corpus import batches
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
@@ -38,15 +38,19 @@ class ProtectedUnits:
     characters: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, layout: BpeLayout, documents: Iterable[str]) -> ProtectedUnits:
+    def of(
+        cls, layout: BpeLayout, documents: Iterable[str], taken: Mapping[int, str] | None = None
+    ) -> ProtectedUnits:
         """The neighbours in documents: 8 bytes for each different pair.
 
         Args:
             layout: The base.
             documents: The protected text, read once.
+            taken: Spellings, by id, of tokens of the base that the grown tokenizer will not have.
 
         Raises:
-            ValueError: If there is no text, or a document holds a lone surrogate.
+            ValueError: If there is no text, or a document holds a lone surrogate or one of these
+                spellings.
         """
         segmenter = Segmenter(layout)
         pairs = np.zeros(0, np.uint64)
@@ -55,6 +59,7 @@ class ProtectedUnits:
             for batch in batches(documents):
                 units, starts = segmenter.cut(batch)
                 is_id = units < CHARACTER
+                _check_kept(units[is_id], taken or {})
                 characters[units[~is_id] & CODE] = True
                 are_joined = is_id[:-1] & is_id[1:] & ~starts[1:]
                 left, right = (part[are_joined] for part in (units[:-1], units[1:]))
@@ -79,7 +84,7 @@ class ProtectedUnits:
 
 
 def check_unchanged(base: BackendState, grown: BackendState, documents: Iterable[str]) -> None:
-    """Make sure that protected text is cut as before; costs two encodings of it.
+    """Make sure that protected text is cut as before; costs two encodings of it, batch by batch.
 
     Args:
         base: State of the base tokenizer.
@@ -108,6 +113,16 @@ def _difference(text: str, was: Sequence[str | None], is_now: Sequence[str | Non
         f"it were {was[at : at + 5]} and became {is_now[at : at + 5]}. Does it hold the text of an "
         "added token that was given another meaning? Take that out of protected."
     )
+
+
+def _check_kept(ids: Units, taken: Mapping[int, str]) -> None:
+    lost = ids[np.isin(ids, np.fromiter(taken, np.uint32, len(taken)))]
+    if len(lost):
+        raise ValueError(
+            f"Protected text holds {taken[int(lost[0])]!r}, the spelling of a slot that a new "
+            f"token will take (id {lost[0]}), so it cannot be cut as before. Take it out of the "
+            "protected text, or choose other slots with slot_patterns."
+        )
 
 
 def _keys(left: npt.NDArray[np.uint32], right: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from lightning_vocab.vocabulary.corpus import BATCH_CHARACTERS
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class ProtectedText:
     Args:
         texts: Documents.
         files: Paths of UTF-8 text files, each of which is one document, line ends included. They
-            are read when they are needed, one at a time.
+            are read anew whenever they are needed, in pieces.
     """
 
     texts: tuple[str, ...]
@@ -27,22 +29,11 @@ class ProtectedText:
         """Whether there is any."""
         return bool(self.texts or self.files)
 
-    def documents(self) -> Iterator[str]:
-        """The texts, then the contents of the files.
-
-        Raises:
-            FileNotFoundError: If a file does not exist.
-            ValueError: If a file is not UTF-8, is blank, or holds NUL.
-        """
-        yield from self.texts
-        for file in self.files:
-            yield _read(file)
-
-    @cached_property
     def identity(self) -> dict[str, Any] | None:
         """What a manifest holds of the text instead of the text: its size and its SHA-256.
 
-        The order of the documents counts, and not whether they came from files.
+        The order of the documents counts, and not whether they came from files. The files are read
+        for it as they are now.
 
         Raises:
             FileNotFoundError: If a file does not exist.
@@ -50,19 +41,85 @@ class ProtectedText:
         """
         if not self:
             return None
-        digest = hashlib.sha256()
-        num_documents = num_characters = 0
-        for text in self.documents():
+        reading = ProtectedReading(self)
+        for _ in reading.pieces():
+            pass
+        return reading.identity()
+
+
+class ProtectedReading:
+    """One pass over protected text, and the checksum of what it read.
+
+    Args:
+        text: What is protected.
+    """
+
+    def __init__(self, text: ProtectedText) -> None:
+        self._text = text
+        self._digest = hashlib.sha256()
+        self._num_documents = self._num_characters = 0
+
+    def pieces(self) -> Iterator[str]:
+        """The texts as they are, then the files in pieces, to be read to the end once.
+
+        A file is divided behind the first line end after each 250,000 characters, so that memory
+        does not grow with it (but with its longest line); shorter ones stay whole. What a merge
+        would join over such a cut is not seen.
+
+        Raises:
+            FileNotFoundError: If a file does not exist.
+            ValueError: If a file is not UTF-8, is blank, holds NUL, or changes meanwhile.
+        """
+        for text in self._text.texts:
             data = text.encode()
-            digest.update(len(data).to_bytes(8, "big"))  # where one ends and the next begins
-            digest.update(data)
-            num_documents += 1
-            num_characters += len(text)
+            self._begin(len(data))
+            self._add(text, data)
+            yield text
+        for file in self._text.files:
+            yield from self._of_file(file)
+
+    def identity(self) -> dict[str, Any]:
+        """Size and SHA-256 of what was read."""
         return {
-            "num_documents": num_documents,
-            "num_characters": num_characters,
-            "sha256": digest.hexdigest(),
+            "num_documents": self._num_documents,
+            "num_characters": self._num_characters,
+            "sha256": self._digest.hexdigest(),
         }
+
+    def _of_file(self, file: str) -> Iterator[str]:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"protected_files names {file!r}: expected a text file there.")
+        is_blank = True
+        with path.open(encoding="utf-8", newline="") as stream:  # line ends stay as they are
+            num_bytes = os.fstat(stream.fileno()).st_size
+            self._begin(num_bytes)
+            try:
+                while piece := "".join(stream.readlines(BATCH_CHARACTERS)):
+                    _check_nul(f"Protected file {file!r}", piece)
+                    data = piece.encode()
+                    num_bytes -= len(data)
+                    self._add(piece, data)
+                    is_blank = is_blank and not piece.strip()
+                    yield piece
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"Protected file {file!r} is not UTF-8: {error.reason} "
+                    f"({error.object[error.start : error.end]!r})."
+                ) from error
+        if num_bytes:
+            raise ValueError(f"Protected file {file!r} changed while it was read: start again.")
+        if is_blank:
+            raise ValueError(f"Protected file {file!r} is blank: leave it out.")
+
+    def _begin(self, num_bytes: int) -> None:
+        """A document of so many bytes: where one ends and the next begins counts."""
+        self._digest.update(num_bytes.to_bytes(8, "big"))
+        self._num_documents += 1
+
+    def _add(self, text: str, data: bytes) -> None:
+        self._digest.update(data)
+        self._num_characters += len(text)
 
 
 def check_protected(texts: Sequence[str] | None, files: Sequence[str] | None) -> ProtectedText:
@@ -100,19 +157,11 @@ def _items(name: str, items: Sequence[str] | None) -> tuple[str, ...]:
 def _check_text(name: str, text: str) -> None:
     if not text.strip():
         raise ValueError(f"{name} is {'blank' if text else 'empty'}: {text!r:.100}.")
-    if "\0" in text:
-        raise ValueError(f"{name} holds NUL, which no text should hold: {text!r:.100}.")
+    _check_nul(name, text)
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError(f"{name} holds a lone surrogate, which is no text: {text!r:.100}.")
 
 
-def _read(file: str) -> str:
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"protected_files names {file!r}: expected a text file there.")
-    try:
-        text = path.read_bytes().decode()  # `read_text` would change the line ends
-    except UnicodeDecodeError as error:
-        raise ValueError(f"Protected file {file!r} is not UTF-8: {error}.") from error
-    _check_text(f"Protected file {file!r}", text)
-    return text
+def _check_nul(name: str, text: str) -> None:
+    if "\0" in text:
+        raise ValueError(f"{name} holds NUL, which no text should hold: {text!r:.100}.")

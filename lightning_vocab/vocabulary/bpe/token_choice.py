@@ -21,7 +21,7 @@ def check_patterns(exclude: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         TypeError: If it is one string instead of a list, or an item is not a string.
         ValueError: If the list is empty, or a pattern is blank, holds NUL or a lone surrogate, is
-            no regular expression, or matches the empty text.
+            no regular expression, or matches the empty text, alone or inside every word.
     """
     if exclude is None:
         return ()
@@ -48,8 +48,13 @@ def _problem(pattern: str) -> str | None:
         return f"is no regular expression: {error}"
     if compiled.search(""):
         return "matches the empty text, so it would exclude every token"
+    found = [compiled.search(word) for word in _WORDS]
+    if all(match and not match[0] for match in found):
+        return "matches the empty text inside every word, so it would exclude every word"
     return None
 
+
+_WORDS = ("aa", " aa", "กก", "11")  # \b finds an empty match in each
 
 Refusal = Literal["exclude", "protected"]
 

@@ -39,22 +39,6 @@ def code_points_of(texts: Sequence[str]) -> tuple[CodePoints, Offsets]:
     return codes, np.fromiter(map(len, texts), np.int64, len(texts)).cumsum()
 
 
-def check_unicode(texts: Sequence[str], first: int = 0) -> None:
-    """Refuse half a surrogate pair, which no Unicode text holds and no tokenizer takes.
-
-    Args:
-        texts: The documents.
-        first: Number of the first of them.
-
-    Raises:
-        ValueError: If a document has one; the message names the document.
-    """
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise ValueError(_surrogate(texts, first)) from None
-
-
 def count_by_document(is_counted: npt.NDArray[np.bool_], ends: Offsets) -> Offsets:
     """How many characters of each document are marked.
 
@@ -66,17 +50,6 @@ def count_by_document(is_counted: npt.NDArray[np.bool_], ends: Offsets) -> Offse
         ``(num_documents,)``.
     """
     return np.diff(np.searchsorted(np.flatnonzero(is_counted), ends), prepend=0)
-
-
-def _surrogate(texts: Sequence[str], first: int) -> str:
-    for number, text in enumerate(texts, start=first):
-        found = regex.search(r"[\ud800-\udfff]", text)
-        if found is not None:
-            return (
-                f"Document {number} holds a lone surrogate ({found[0]!a} at character "
-                f"{found.start()}), so it is no Unicode text: read the file as UTF-8, or drop it."
-            )
-    raise AssertionError("only a surrogate cannot be encoded")
 
 
 @lru_cache(maxsize=1)

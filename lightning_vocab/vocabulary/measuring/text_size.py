@@ -11,9 +11,9 @@ import numpy.typing as npt
 import regex
 
 from lightning_vocab.vocabulary.characters import NUM_CODE_POINTS
+from lightning_vocab.vocabulary.corpus import check_unicode
 from lightning_vocab.vocabulary.measuring.code_points import (
     Offsets,
-    check_unicode,
     code_points_matching,
     code_points_of,
     count_by_document,
@@ -90,7 +90,7 @@ def document_units(
     """The length of each document in each of `UNITS`, in a few passes over all of them at once.
 
     Args:
-        texts: The documents, checked by `check_unicode`.
+        texts: The documents, checked by `corpus.check_unicode`.
         graphemes: Whether to count graphemes; the column is 0 otherwise.
         words: The words of each document; by default blanks part them. Where words are given there
             are words in every script, so no letter counts as one without blanks.

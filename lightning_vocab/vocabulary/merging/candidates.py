@@ -19,6 +19,7 @@ OTHER_SCRIPT = "of other scripts"
 CUT = "cut by the base before merging"
 PROTOCOL = "taken by an added token of the base"
 UNSPELLABLE = "not spellable in the base"
+TWICE = "spelled in the base like another of its tokens"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def find_candidates(
         reason = check.problem(own, text)
         if reason is None and not wanted:
             reason = OTHER_SCRIPT
+        if reason is None and own in tokens:
+            reason = TWICE
         if own is None or reason is not None:
             left_out.setdefault(reason or UNSPELLABLE, []).append(token)
         else:

@@ -14,7 +14,7 @@ from lightning_vocab.vocabulary.bpe.growth import grow
 from lightning_vocab.vocabulary.bpe.layout import read_layout
 from lightning_vocab.vocabulary.characters import check_scripts
 from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
-from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.limits import check_whole_numbers
 from lightning_vocab.vocabulary.merging.candidates import (
@@ -97,6 +97,14 @@ class MergeTokenizer(Extender):
             "max_tokens": self.max_tokens,
             "scripts": list(self.scripts) or None,
         }
+
+    @override
+    def has_built(self, expansion: VocabularyExpansion) -> bool:
+        """Whether an expansion was made with these settings; the other tokenizer may have moved."""
+        found = dict(expansion.extender.get("args", {}))
+        mine = self.description()
+        is_alike = {**found, "other": self.other} == mine["args"]
+        return bool(is_alike and expansion.extender.get("class") == mine["class"])
 
     @override
     def extend(

@@ -63,6 +63,9 @@ def read_other(path: str | os.PathLike[str]) -> OtherVocabulary:
     place = Path(path).expanduser()
     if place.is_file():
         return _of_sentencepiece(place)
+    if place.suffix == ".model" and not place.exists():
+        # No tokenizer on the hub is called like a file: it would be looked for there, at length.
+        raise FileNotFoundError(f"There is no SentencePiece file {str(path)!r}.")
     models = sorted(place.glob("*.model")) if place.is_dir() else []
     if len(models) == 1 and not (place / "tokenizer.json").is_file():
         return _of_sentencepiece(models[0])

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from uuid import uuid4
 
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerBase
@@ -37,24 +38,48 @@ def read_model_file(tokenizer: PreTrainedTokenizerBase) -> bytes | None:
     return file.read_bytes() if file.suffix == ".model" and file.is_file() else None
 
 
-def write_sentencepiece(expanded: ExpandedTokenizer, path: str | os.PathLike[str]) -> Path:
+def write_sentencepiece(
+    expanded: ExpandedTokenizer, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
     """Write a grown tokenizer as a SentencePiece file; `grown_model` says what stands in it.
+
+    The file is written beside its place and renamed into it: it is whole or not there.
 
     Args:
         expanded: The grown tokenizer with its manifest.
         path: The file to write; its folder must exist.
+        overwrite: Whether a file that stands there is replaced.
 
     Returns:
         The file's path.
 
     Raises:
+        FileExistsError: If a file stands there and ``overwrite`` is False, or a folder does.
+        FileNotFoundError: If there is no folder for it.
         NoSentencePieceError: If the tokenizer cannot be written as a SentencePiece model; the
             message says why.
     """
-    content = grown_model(expanded)
     target = Path(path).expanduser().absolute()
-    target.write_bytes(content)
+    _check_place(target, overwrite=overwrite)
+    content = grown_model(expanded)
+    fresh = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
     return target
+
+
+def _check_place(target: Path, *, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {target.parent}: make it, or choose another.")
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder: give the path of the file to write.")
+    if os.path.lexists(target) and not overwrite:
+        raise FileExistsError(
+            f"{target} exists: pass overwrite=True to replace it, or choose another path."
+        )
 
 
 def write_beside(expanded: ExpandedTokenizer, folder: Path) -> None:
@@ -71,7 +96,8 @@ def write_beside(expanded: ExpandedTokenizer, folder: Path) -> None:
         return
     name = model_name(expanded.tokenizer)
     try:
-        write_sentencepiece(expanded, folder / name)
+        # The tokenizer's own saving may have put the base's file there.
+        write_sentencepiece(expanded, folder / name, overwrite=True)
     except NoSentencePieceError as error:
         warnings.warn(f"No {name} is written beside tokenizer.json. {error}", stacklevel=3)
 
@@ -96,16 +122,19 @@ def grown_model(expanded: ExpandedTokenizer) -> bytes:
         expanded: The grown tokenizer with its manifest.
 
     Raises:
-        NoSentencePieceError: If the base has no SentencePiece file, the file is not the base's, the
-            new merges are none that SentencePiece would follow, or SentencePiece cuts a new token's
-            text otherwise.
+        NoSentencePieceError: If the base has no SentencePiece file, the file is cut short or not
+            the base's, the new merges are none that SentencePiece would follow, or SentencePiece
+            cuts a new token's text otherwise.
     """
     if expanded.sentencepiece is None:
         raise NoSentencePieceError(
             "The base tokenizer was not loaded beside a SentencePiece file, so there is none to be "
             "continued. Use a base folder that has its tokenizer.model, or tokenizer.json alone."
         )
-    proto = parse_model(expanded.sentencepiece, model_name(expanded.tokenizer))
+    try:
+        proto = parse_model(expanded.sentencepiece, model_name(expanded.tokenizer))
+    except ValueError as error:
+        raise NoSentencePieceError(f"The base's file cannot be continued. {error}") from error
     written = add_pieces(proto, expanded.tokenizer, frozenset(expanded.expansion.new_ids))
     proto.trainer_spec.vocab_size = len(proto.pieces)
     forget_samples(proto)

@@ -175,7 +175,7 @@ def _ranks(grown: _Grown, new: frozenset[str]) -> dict[str, int]:
                 "one merge for each new token, behind those of its parts."
             )
         rank[token] = place
-    if unmade := [token for token in new if not _is_made(token, rank)]:
+    if unmade := sorted(token for token in new if not _is_made(token, rank)):
         raise NoSentencePieceError(
             f"SentencePiece would make {len(unmade)} tokens that have no merge, such as "
             f"{unmade[0]!r}."

@@ -39,21 +39,25 @@ SENTINEL_PATTERNS = ("<extra_id_*>",)
 """Tokens that look like slots and are trained (T5 marks gaps with them): never found by itself."""
 
 
-def check_slot_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+def check_slot_patterns(patterns: Sequence[str], name: str = "patterns") -> tuple[str, ...]:
     """The patterns, if they are a list of distinct ones.
 
     Args:
         patterns: Spellings of slots.
+        name: What the setting is called.
 
     Raises:
         TypeError: If it is not a list of strings.
         ValueError: If it is empty, or a pattern is empty or stands there twice.
     """
-    if isinstance(patterns, str) or not all(isinstance(each, str) for each in patterns):
-        raise TypeError(f"Expected a list of patterns such as ['<unused*>'], got {patterns!r}.")
+    is_list = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+    if not is_list or not all(isinstance(each, str) for each in patterns):
+        raise TypeError(
+            f"Expected a list of patterns such as ['<unused*>'] in {name}, got {patterns!r}."
+        )
     if not patterns or not all(patterns) or len(set(patterns)) < len(patterns):
         raise ValueError(
-            f"Expected patterns that are not empty and stand there once, got {list(patterns)}."
+            f"Expected {name} that are not empty and stand there once, got {list(patterns)}."
         )
     return tuple(patterns)
 
@@ -65,9 +69,11 @@ def check_slot_ids(ids: Sequence[int]) -> tuple[int, ...]:
         ids: Ids of slots.
 
     Raises:
-        TypeError: If one is no whole number.
+        TypeError: If it is not a list, or one is no whole number.
         ValueError: If there is none, or one stands there twice.
     """
+    if not isinstance(ids, Sequence):
+        raise TypeError(f"Expected a list of ids of slots in ids, got {ids!r}.")
     if strange := [i for i in ids if not isinstance(i, int) or isinstance(i, bool)]:
         raise TypeError(f"Expected ids of slots, which are whole numbers, got {strange[0]!r}.")
     twice = [i for i, count in Counter(ids).items() if count > 1]

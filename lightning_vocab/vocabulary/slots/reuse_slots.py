@@ -14,10 +14,10 @@ from lightning_vocab.vocabulary.backend_state import BackendState, read_state
 from lightning_vocab.vocabulary.describe import describe_states
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
-from lightning_vocab.vocabulary.fingerprint import backend
+from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.slots.edit import rename_slots
 from lightning_vocab.vocabulary.slots.patterns import check_slot_ids, check_slot_patterns
-from lightning_vocab.vocabulary.slots.slots import take_slots
+from lightning_vocab.vocabulary.slots.slots import Slot, take_slots
 from lightning_vocab.vocabulary.slots.text import former_tokens
 
 _MAX_CHARACTERS = 1000
@@ -112,12 +112,13 @@ class ReuseSlots(Extender):
 
         Raises:
             ValueError: If there are too few slots, a listed id is not free, a token exists in the
-                base, two are one after the base's normalizer, or the base's decoder makes other
-                text of one.
+                base or holds the spelling of a slot that is taken, two are one after the base's
+                normalizer, or the base's decoder makes other text of one.
         """
         base = read_state(tokenizer)
         self._check_new(base)
         slots = take_slots(base, base_rows, len(self.tokens), patterns=self.patterns, ids=self.ids)
+        self._check_apart(base, slots)
         grown = rename_slots(base, slots, self.tokens, special=self.special)
         changed = check_decoding(base, grown, self.tokens)
         words = bare_words(self.tokens)
@@ -134,6 +135,20 @@ class ReuseSlots(Extender):
             kinds={slot.id: "slot" for slot in slots},
             extender={**self.description(), "report": report},
         )
+
+    def _check_apart(self, base: BackendState, slots: Sequence[Slot]) -> None:
+        """A token starts from the base tokens of its text: none may be a row that is taken."""
+        old = backend(base.tokenizer)
+        with without_limits(old):
+            encodings = old.encode_batch_fast(self.tokens, add_special_tokens=False)
+        spelled = {slot.id: slot.token for slot in slots}
+        for token, encoding in zip(self.tokens, encodings, strict=True):
+            if held := [i for i in encoding.ids if i in spelled]:
+                raise ValueError(
+                    f"{token!r} holds {spelled[held[0]]!r}, the spelling of a slot that is reused "
+                    f"(id {held[0]}) and so is no token any more: choose another text, or other "
+                    "slots by pattern or ids."
+                )
 
     def _check_new(self, base: BackendState) -> None:
         normalizer = backend(base.tokenizer).normalizer

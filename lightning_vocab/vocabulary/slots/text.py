@@ -8,6 +8,7 @@ from typing import Any
 from lightning_vocab.vocabulary.backend_state import BackendState
 from lightning_vocab.vocabulary.bpe.growth import grow
 from lightning_vocab.vocabulary.bpe.merge_training import Merge
+from lightning_vocab.vocabulary.limits import check_switches
 from lightning_vocab.vocabulary.slots.edit import check_gone, without_slots
 from lightning_vocab.vocabulary.slots.patterns import check_slot_patterns
 from lightning_vocab.vocabulary.slots.slots import Slot, take_slots
@@ -26,15 +27,16 @@ class SlotChoice:
     """
 
     def __init__(self, into_slots: bool, patterns: Sequence[str] | None) -> None:
-        if not isinstance(into_slots, bool):
-            raise TypeError(f"into_slots must be a bool, got {into_slots!r}.")
+        check_switches(into_slots=into_slots)
+        if patterns is not None:
+            patterns = check_slot_patterns(patterns, "slot_patterns")
         if patterns is not None and not into_slots:
             raise ValueError(
                 f"slot_patterns={list(patterns)} says which slots to take, but into_slots is "
                 "False: set it, or leave the patterns out."
             )
         self.into_slots = into_slots
-        self.patterns = None if patterns is None else list(check_slot_patterns(patterns))
+        self.patterns = None if patterns is None else list(patterns)
 
     def arguments(self) -> dict[str, Any]:
         """What a manifest says of the choice; nothing where tokens are appended."""

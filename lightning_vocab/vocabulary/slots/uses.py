@@ -12,8 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from lightning_vocab.vocabulary.backend_state import BackendState
+from lightning_vocab.vocabulary.folder import MANIFEST_NAME
+from lightning_vocab.vocabulary.plain_json import read_object
 
 _CONFIGS = ("config.json", "generation_config.json")
+
+NAMED_IDS = "named_ids"
+"""Where a manifest's ``extender`` field keeps what `ids_in_configs` found beside the base."""
 
 
 class SlotUses:
@@ -21,7 +26,8 @@ class SlotUses:
 
     Looked through: the chat template and the tokens that chats may not hold, the special-token map
     and every other ``…_token`` setting, the post-processor, the merges, and the ``…_token_id``
-    settings of the model's config and generation config, if they stand beside the tokenizer.
+    settings of the model's config and generation config, if they stand beside the tokenizer, or
+    stood beside the base that it was grown from, as the manifest of an expansion folder says.
 
     Args:
         base: State of the base tokenizer.
@@ -40,7 +46,8 @@ class SlotUses:
             "the tokenizer's settings": set(_settings(tokenizer)) | set(map(str, control)),
             "the merges": _in_merges(base, tokens),
         }
-        self._ids = dict(_config_ids(tokenizer.name_or_path))
+        named = ids_in_configs(tokenizer)
+        self._ids = {i: where for where, ids in named.items() for i in ids}
 
     def of(self, id: int, token: str | None) -> str | None:
         """What names the slot, or None if nothing does.
@@ -57,6 +64,26 @@ class SlotUses:
                 if token in text:
                     return where
         return self._ids.get(id)
+
+
+def ids_in_configs(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """The ids that model configs name, by the setting and its file.
+
+    An expansion folder has no ``config.json``, so that no loader takes it for a model; what the
+    configs beside the base name stands in its manifest instead.
+
+    Args:
+        tokenizer: The tokenizer; one that was made in memory has no configs.
+
+    Raises:
+        ValueError: If the ids in the manifest beside it are not lists of whole numbers by setting.
+    """
+    named = _manifest_ids(tokenizer.name_or_path)
+    for i, where in _config_ids(tokenizer.name_or_path):
+        ids = named.setdefault(where, [])
+        if i not in ids:
+            ids.append(i)
+    return named
 
 
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -93,6 +120,25 @@ def _config_ids(name: str) -> Iterator[tuple[int, str]]:
             continue
         for key, value in _token_ids(json.loads(Path(place).read_text(encoding="utf-8"))):
             yield value, f"{key} in {file}"
+
+
+def _manifest_ids(name: str) -> dict[str, list[int]]:
+    """What the configs beside the base named, if an expansion folder was loaded."""
+    place = _file(name, MANIFEST_NAME)
+    if place is None:
+        return {}
+    extender = read_object(Path(place).read_text(encoding="utf-8")).get("extender")
+    named: Any = extender.get(NAMED_IDS, {}) if isinstance(extender, dict) else {}
+    if not isinstance(named, dict) or not all(map(_are_ids, named.values())):
+        raise ValueError(
+            f"{place}: expected lists of ids by setting under {NAMED_IDS!r} of 'extender', got "
+            f"{str(named)[:80]!r}. A manifest is not to be edited: build the expansion again."
+        )
+    return {where: list(ids) for where, ids in named.items()}
+
+
+def _are_ids(ids: Any) -> bool:
+    return isinstance(ids, list) and all(type(i) is int for i in ids)
 
 
 def _file(name: str, file: str) -> str | None:

@@ -19,7 +19,7 @@ from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.limits import TooFewTokensError, check_share, check_whole_numbers
-from lightning_vocab.vocabulary.progress import Progress
+from lightning_vocab.vocabulary.progress import Progress, check_progress
 from lightning_vocab.vocabulary.unigram.candidates import train_pieces
 from lightning_vocab.vocabulary.unigram.choice import check_lengths, choose
 from lightning_vocab.vocabulary.unigram.growth import grow_unigram
@@ -45,13 +45,27 @@ class ContinuedUnigram(Extender):
     run of them is one ``<unk>`` and lost. The frequent ones become tokens first and count as new
     tokens too; such text is then given back, in at most one token for each of its characters, which
     can be more than the one ``<unk>``. With ``new_characters=False`` it stays lost, and no text at
-    all gets more tokens.
+    all gets more tokens. Apart from it are words with an unknown character in which normalization
+    alone spells an added or a byte token. Text that spells a byte token (``<0xE0>``) is that byte
+    to the base: characters beside it may be decoded otherwise.
+
+    Where characters stand in longer tokens of the base and are no token themselves, which training
+    with SentencePiece does not bring about, this holds with each unknown character counted as one
+    token. It costs the new tokens that score less than the base's lowest one, which can be most of
+    them, and those characters stay unknown.
+
+    Added tokens come last. Those added before, behind the model's list, have to move into it to
+    keep their ids, and that fails where they hold a character that the base does not know, such as
+    the ``<`` of ``<|tool|>`` for T5: grow first, and run `AddTokens` on the grown tokenizer.
+
+    A grown Unigram tokenizer is saved as ``tokenizer.json``. There is no ``tokenizer.model`` for
+    it: that format stores scores in single precision, which drops the 2**-29.
 
     Memory holds one count for each distinct word, and what SentencePiece needs to learn from them.
 
     Args:
-        num_new_tokens: Number of tokens to add; exactly as many are added, or an error names the
-            number that is possible.
+        num_new_tokens: Number of tokens to add; exactly as many are added, or an error names a
+            number that is possible, which takes the time of one or more further runs to find.
         min_frequency: Smallest number of times that the grown tokenizer must use a new token of
             several characters in the text, and that a new character must occur.
         max_token_length: Longest new token, in characters.
@@ -98,7 +112,7 @@ class ContinuedUnigram(Extender):
         self.scripts = check_scripts(scripts)
         self.character_coverage = character_coverage
         self.new_characters = new_characters
-        self.progress = progress
+        self.progress = check_progress(progress)
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -128,8 +142,9 @@ class ContinuedUnigram(Extender):
 
         Raises:
             TypeError: If a document is not a string.
-            ValueError: If the tokenizer is of another kind, a document holds a lone surrogate,
-                there is no text, or fewer tokens than wanted are possible.
+            TooFewTokensError: If fewer tokens than wanted are possible; it names a number that is.
+            ValueError: If the tokenizer is of another kind, an added token cannot keep its id, a
+                document holds a lone surrogate, or there is no text.
         """
         base = read_state(tokenizer)
         rows_of_base(base, base_rows)
@@ -145,7 +160,7 @@ class ContinuedUnigram(Extender):
             scores = UnigramScores(layout, characters)
             fragments = words.fragments(_writable(layout, characters))
             tokens, values = self._pieces(layout, scores, fragments)
-            self._check_number(len(characters) + len(tokens))
+            self._check_number(len(characters) + len(tokens), layout)
             nothing = np.zeros(0)
             check_lengths(
                 scores.tokenizer([], nothing), scores.tokenizer(tokens, values), fragments
@@ -159,7 +174,7 @@ class ContinuedUnigram(Extender):
         """Characters that become tokens, the most frequent first."""
         if not self.new_characters:
             return []
-        counts = np.where(layout.is_spelled, 0, words.characters())
+        counts = np.where(layout.is_spelled | layout.is_hidden, 0, words.characters())
         if self.scripts:
             counts[script_table(self.scripts) != WANTED] = 0
         codes = np.flatnonzero(counts)
@@ -177,8 +192,22 @@ class ContinuedUnigram(Extender):
     def _pieces(
         self, layout: UnigramLayout, scores: UnigramScores, fragments: Fragments
     ) -> tuple[list[str], Scores]:
-        """New tokens of several characters and their scores, the likeliest first."""
+        """New tokens of several characters and their scores, the likeliest first.
+
+        Where they are too few, as many as there are when just that number is asked for: candidates
+        and rounds of choice depend on the number, so what is left of a larger one need not be.
+        """
         wanted = self.num_new_tokens - (scores.num_known - len(layout.tokens))
+        tokens, values = self._most_used(layout, scores, fragments, wanted)
+        while len(tokens) < wanted:
+            wanted = len(tokens)
+            tokens, values = self._most_used(layout, scores, fragments, wanted)
+        return tokens, values
+
+    def _most_used(
+        self, layout: UnigramLayout, scores: UnigramScores, fragments: Fragments, wanted: int
+    ) -> tuple[list[str], Scores]:
+        """The wanted number of pieces, or fewer where no more are used often enough."""
         if not wanted or self.max_token_length < 2:
             return [], np.zeros(0)
         size = max(2 * wanted, wanted + _SPARE)
@@ -204,14 +233,21 @@ class ContinuedUnigram(Extender):
         is_new = [len(piece) > 1 and layout.is_allowed(piece) for piece in pieces]
         tokens = list(compress(pieces, is_new))
         is_all = sum(len(piece) > 1 for piece in pieces) < size
-        return tokens, scores.calibrated(tokens, likelihoods[is_new]), is_all
+        values = scores.calibrated(tokens, likelihoods[is_new])
+        is_kept = scores.is_high_enough(values)
+        return list(compress(tokens, is_kept)), values[is_kept], is_all
 
-    def _check_number(self, possible: int) -> None:
+    def _check_number(self, possible: int, layout: UnigramLayout) -> None:
         if possible >= self.num_new_tokens:
             return
         scripts = f"scripts={list(self.scripts)}, " if self.scripts else ""
+        hidden = (
+            "This base has characters inside longer tokens that are no token themselves, which "
+            "rules out tokens that score less than its lowest one. "
+        )
         raise TooFewTokensError(
-            f"Only {possible} new tokens are possible, {self.num_new_tokens} were asked for. They "
+            f"Only {possible} new tokens are possible, {self.num_new_tokens} were asked for. "
+            f"{hidden if layout.hides_characters else ''}They "
             f"are limited by the text and by min_frequency={self.min_frequency}, "
             f"max_token_length={self.max_token_length}, {scripts}"
             f"character_coverage={self.character_coverage} and "

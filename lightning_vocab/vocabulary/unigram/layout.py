@@ -21,6 +21,14 @@ _CAN = (
     "ContinuedUnigram needs a SentencePiece-type Unigram tokenizer (T5, XLM-R, ALBERT) that cuts "
     "every text, and always in the same way."
 )
+_REACHED = (
+    "plain text that is only normalized to its string would be cut into it: a token of the list "
+    "always scores more than a cut with an unknown character, which it has"
+)
+_TOO_LOW = (
+    "a score that keeps text away from it would lower that of unknown characters, which stand "
+    "inside longer tokens of this base"
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,14 @@ class UnigramLayout:
         return len(self.state.model["vocab"])
 
     @property
+    def lowest_score(self) -> float:
+        """The lowest score of the model's own list."""
+        return float(self.scores[: self.num_listed].min())
+
+    @property
     def unknown_score(self) -> float:
         """Score of each character that no token spells."""
-        return float(self.scores[: self.num_listed].min()) - _UNKNOWN_PENALTY
+        return self.lowest_score - _UNKNOWN_PENALTY
 
     @cached_property
     def is_spelled(self) -> npt.NDArray[np.bool_]:
@@ -54,6 +67,27 @@ class UnigramLayout:
         table = np.zeros(NUM_CODE_POINTS, bool)
         table[[ord(token) for token, _ in self.state.model["vocab"] if len(token) == 1]] = True
         return table
+
+    @cached_property
+    def is_hidden(self) -> npt.NDArray[np.bool_]:
+        """Which code points stand in longer tokens and are none themselves, ``(0x110000,)``.
+
+        Added tokens, byte tokens and ``<unk>`` are left aside: text that spells them is matched
+        before it comes to the model, unless normalization alone spells them.
+        """
+        aside = {item["content"] for item in self.state.added_tokens}
+        aside.add(self.tokens[self.state.model["unk_id"]])
+        if self.state.model["byte_fallback"]:
+            aside.update(f"<0x{byte:02X}>" for byte in range(256))
+        alphabet = set("".join(token for token in self.tokens if token not in aside))
+        table = np.zeros(NUM_CODE_POINTS, bool)
+        table[list(map(ord, alphabet))] = True
+        return table & ~self.is_spelled
+
+    @cached_property
+    def hides_characters(self) -> bool:
+        """Whether some cuts of a text have unknown characters that others do not have."""
+        return bool(self.is_hidden.any())
 
     def is_allowed(self, token: str) -> bool:
         """Whether a new token may be spelled so without being taken for something else.
@@ -75,7 +109,8 @@ def read_unigram(state: BackendState) -> UnigramLayout:
         state: The tokenizer to be continued.
 
     Raises:
-        ValueError: If the tokenizer is not of a kind that can be continued; the message says why.
+        ValueError: If the tokenizer is not of a kind that can be continued, or an added token
+            would change how plain text is cut; the message says why.
     """
     model = state.model
     if model.get("type") != "Unigram":
@@ -100,6 +135,8 @@ def read_unigram(state: BackendState) -> UnigramLayout:
         return layout
     tokens = (*layout.tokens, *(item["content"] for item in outside))
     low = np.array([_lowered_score(layout, item) for item in outside])
+    if layout.hides_characters and low.min() < layout.lowest_score:
+        raise ValueError(_cannot_keep(outside[int(low.argmin())]["content"], _TOO_LOW))
     return UnigramLayout(state, tokens, np.concatenate([scores, low]))
 
 
@@ -115,10 +152,14 @@ def _lowered_score(layout: UnigramLayout, item: dict[str, Any]) -> float:
     # An unknown character scores less than any token, so a token that holds one always wins.
     if not _reaches_model(layout.state, item):
         return layout.unknown_score
-    raise ValueError(
-        f"Added token {content!r} cannot keep its id: inside the model's list, where the new "
-        "tokens need it, plain text would reach it, as the base has no other way to write it. Grow "
-        "the tokenizer first and add such tokens afterwards."
+    # Its id cannot stay outside either: `tokenizers` numbers such tokens behind the whole list.
+    raise ValueError(_cannot_keep(content, _REACHED))
+
+
+def _cannot_keep(content: str, reason: str) -> str:
+    return (
+        f"Added token {content!r} cannot keep its id: new tokens need it inside the model's list, "
+        f"where {reason}. Grow the tokenizer first and add such tokens afterwards."
     )
 
 

@@ -25,9 +25,27 @@ All sums are multiples of 2**-35 then, and exact in double precision up to 2**18
 10,000 tokens. Scores of more digits round; the margin stays above the rounding for words of about
 1,000 tokens. A score of 0 for new tokens would break the first promise at once.
 
-An unknown character counts as one token here, with the base's score for it. A base without byte
-fallback joins neighbouring unknown characters into one ``<unk>``; where they become tokens, text
-that it lost is written out, in at most one token per character.
+*Unknown characters* count as one token each, at 10 less than the model's lowest score. New tokens
+push that score down, so it is no constant; two cases keep the proof.
+
+In most bases every character of a token is a token, and new tokens are made of such characters and
+of new ones only. Then an unknown character is unknown in every cut of its text, and what it scores
+decides nothing; nor does what a new character scores, as no old token holds it.
+
+Some bases *hide* characters: they stand in longer tokens and are none themselves, so only some cuts
+have them unknown. There no new token may score less than the lowest old one less the margin
+(`UnigramScores.is_high_enough`), new characters score just that, and hidden ones stay unknown. So
+the score of an unknown character is lowered by the margin like all others, and the proof counts it
+as it counts any token. (Beside a lowest score of -19, a new token with ``best`` of -76 would let
+``xa b c d`` win over ``x abcd``, where ``x`` is hidden: -76 over -88 instead of -31.)
+
+Added and byte tokens hide nothing, as text that spells them rarely comes to the model. Where
+normalization alone spells one, a word that holds it and an unknown character is left out of the
+first promise.
+
+A base without byte fallback joins neighbouring unknown characters into one ``<unk>``. They are the
+same in every cut, unless the base hides characters: then cuts that tie can differ in them. Where
+they become tokens, text that was lost is written out, in at most one token per character.
 """
 
 from __future__ import annotations
@@ -54,14 +72,17 @@ class UnigramScores:
 
     Args:
         layout: The base.
-        characters: Characters that become tokens; they score what an unknown one does.
+        characters: Characters that become tokens. They score what an unknown one does, or the
+            lowest old score where the base hides characters; none of those may be among them.
     """
 
     def __init__(self, layout: UnigramLayout, characters: Sequence[str]) -> None:
         self._unk = layout.state.model["unk_id"]
         self._tokens = [*layout.tokens, *characters]
-        new = np.full(len(characters), layout.unknown_score)
+        is_held = layout.hides_characters
+        new = np.full(len(characters), layout.lowest_score if is_held else layout.unknown_score)
         self._old = np.concatenate([layout.scores, new])
+        self._floor = layout.lowest_score - MARGIN if is_held else -np.inf
 
     def calibrated(self, tokens: Sequence[str], likelihoods: Scores) -> Scores:
         """Scores of new tokens, ``(num_tokens,)``.
@@ -80,6 +101,16 @@ class UnigramScores:
         best = np.add.reduceat(self._old[ids], np.cumsum(lengths) - lengths)
         scores: Scores = best - MARGIN * (1 + _rarity(likelihoods))
         return scores
+
+    def is_high_enough(self, scores: Scores) -> npt.NDArray[np.bool_]:
+        """Which new tokens leave the score of unknown characters as it is, ``(num_tokens,)``.
+
+        All of them where it decides nothing.
+
+        Args:
+            scores: What `calibrated` gave for them, ``(num_tokens,)``.
+        """
+        return scores >= self._floor
 
     def vocabulary(self, tokens: Sequence[str], scores: Scores) -> list[tuple[str, float]]:
         """The grown model's list: old tokens, new characters, new tokens.

@@ -339,7 +339,7 @@ def test_description_tells_settings_apart(tokenizer: PreTrainedTokenizerFast) ->
     assert ContinuedBPE(3, progress=True).has_built(again)
     assert not ContinuedBPE(3, min_frequency=3).has_built(again)
     assert again.extender == {
-        "class": "lightning_vocab.vocabulary.bpe.continued_bpe.ContinuedBPE",
+        "class": "lightning_vocab.vocabulary.ContinuedBPE",
         "args": {
             "num_new_tokens": 3,
             "min_frequency": 2,

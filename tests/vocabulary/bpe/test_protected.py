@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from lightning_vocab.vocabulary import ContinuedBPE, ExpandedTokenizer, load_tokenizer
 from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.bpe.protected import check_unchanged
+from lightning_vocab.vocabulary.bpe.protected_text import ProtectedReading, check_protected
 from lightning_vocab.vocabulary.limits import TooFewTokensError
 from tests.conftest import make_tokenizer
 from tests.vocabulary.bpe.test_continued_bpe import edited
@@ -169,6 +170,72 @@ def test_a_changed_file_is_another_setting(
     assert not ContinuedBPE(1, protected_files=[str(file)]).has_built(expansion)
 
 
+def test_what_was_read_is_what_the_manifest_names(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    file = tmp_path / "code.txt"
+    extender = ContinuedBPE(1, protected_files=[str(file)])
+    found = []
+    for text in ("kq", "kvw"):
+        file.write_text(text, encoding="utf-8")
+        found.append(extender.extend(tokenizer, ["xy"] * 3).expansion)
+        assert extender.has_built(found[-1])
+        as_text = ContinuedBPE(1, protected=[text]).extend(tokenizer, ["xy"] * 3)
+        assert found[-1] == as_text.expansion
+    assert not extender.has_built(found[0])
+
+
+def test_a_file_that_changes_during_training_is_an_error(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    file = tmp_path / "code.txt"
+    file.write_text("kq", encoding="utf-8")
+
+    def texts() -> Iterator[str]:
+        file.write_text("kv", encoding="utf-8")
+        yield "xy xy xy"
+
+    with pytest.raises(ValueError, match="changed while merges were learned"):
+        ContinuedBPE(1, protected_files=[str(file)]).extend(tokenizer, texts())
+
+
+def test_a_file_that_grows_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "code.txt"
+    file.write_text("kq\n" * 100_000, encoding="utf-8")
+    pieces = ProtectedReading(check_protected(None, [str(file)])).pieces()
+    next(pieces)
+    file.write_text("kq\n" * 100_001, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"code\.txt' changed while it was read"):
+        list(pieces)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_large_file_is_read_in_pieces_behind_line_ends_and_is_still_one_text(
+    tmp_path: Path, end: str
+) -> None:
+    lines = [f"line {number} ก{end}" for number in range(50_000)]
+    text = "".join(lines)
+    file = tmp_path / "large.txt"
+    file.write_bytes(text.encode())
+    reading = ProtectedReading(check_protected(None, [str(file)]))
+    pieces = list(reading.pieces())
+    longest = max(map(len, lines))
+    assert "".join(pieces) == text
+    assert all(piece.endswith(end) for piece in pieces)
+    assert [250_000 <= len(piece) <= 250_000 + longest for piece in pieces[:-1]] == [True] * 2
+    assert reading.identity() == check_protected([text], None).identity()
+
+
+def test_every_piece_of_a_large_file_is_protected(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    text = "k\n" * 130_000 + "vw\n"  # what is left out stands in the second piece
+    (tmp_path / "large.txt").write_text(text, encoding="utf-8")
+    extender = ContinuedBPE(1, protected_files=[str(tmp_path / "large.txt")])
+    grown = extender.extend(tokenizer, ["vw"] * 5 + ["xy"] * 2)
+    assert surfaces(grown) == ["xy"]
+
+
 @pytest.mark.parametrize("name", ["protected", "protected_files"])
 @pytest.mark.parametrize(
     ("value", "error", "reason"),
@@ -192,7 +259,13 @@ def test_what_is_no_text_is_refused_by_name(
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"\xff\xfe", "is not UTF-8"), (b"a\0", "holds NUL"), (b" \n", "is blank")],
+    [
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"kq\n" * 100_000 + b"\xe0\xb8", r"is not UTF-8: unexpected end of data"),
+        (b"a\0", "holds NUL"),
+        (b" \n", "is blank"),
+        (b"", "is blank"),
+    ],
 )
 def test_files_without_text_are_refused_before_any_work(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, content: bytes, reason: str

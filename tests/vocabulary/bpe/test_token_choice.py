@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 from transformers import PreTrainedTokenizerFast
 
-from lightning_vocab.vocabulary import ContinuedBPE, ExpandedTokenizer, load_tokenizer
+from lightning_vocab.vocabulary import (
+    ContinuedBPE,
+    ContinuedUnigram,
+    ExpandedTokenizer,
+    load_tokenizer,
+)
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.limits import TooFewTokensError
 from tests.conftest import make_tokenizer
@@ -201,6 +206,8 @@ def test_too_few_tokens_name_the_choice(tokenizer: PreTrainedTokenizerFast) -> N
         ([""], ValueError, "Pattern 0 of exclude, '', is blank"),
         ([" "], ValueError, "is blank"),
         (["a*"], ValueError, "matches the empty text, so it would exclude every token"),
+        ([r"\b"], ValueError, "matches the empty text inside every word"),
+        (["(?=.)"], ValueError, "matches the empty text inside every word"),
         (["a\0"], ValueError, "holds NUL or a lone surrogate"),
         (["\ud800"], ValueError, "holds NUL or a lone surrogate"),
     ],
@@ -210,6 +217,18 @@ def test_patterns_that_say_nothing_are_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=reason):
         ContinuedBPE(1, exclude=value)
+
+
+@pytest.mark.parametrize("pattern", [r"^(?=\w)", r"(?<=\w)(?=\d)", "(?=z)", r"\bz"])
+def test_patterns_that_look_around_are_taken_where_they_leave_words(pattern: str) -> None:
+    assert ContinuedBPE(1, exclude=[pattern]).exclude == (pattern,)
+
+
+@pytest.mark.parametrize("extender", [ContinuedBPE, ContinuedUnigram])
+def test_progress_must_be_a_bool_or_none(extender: type[ContinuedBPE | ContinuedUnigram]) -> None:
+    progress: Any = "yes"
+    with pytest.raises(TypeError, match="progress must be True, False or None, got 'yes'"):
+        extender(1, progress=progress)
 
 
 def test_whole_characters_only_must_be_a_bool() -> None:

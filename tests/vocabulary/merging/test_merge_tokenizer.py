@@ -193,6 +193,16 @@ def test_the_manifest_tells_which_file_was_merged(
     assert not MergeTokenizer(path).has_built(grown.expansion)
 
 
+def test_a_merged_tokenizer_may_move_but_not_change(
+    fallback_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    built = merged(fallback_tokenizer, tmp_path, ["ca"]).expansion
+    (tmp_path / "m.model").rename(tmp_path / "moved.model")
+    moved = str(tmp_path / "moved.model")
+    assert MergeTokenizer(moved).has_built(built)
+    assert not MergeTokenizer(moved, max_tokens=1).has_built(built)
+
+
 def test_a_unigram_folder_gives_its_likeliest_tokens_first(
     fallback_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

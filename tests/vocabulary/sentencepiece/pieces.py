@@ -37,6 +37,7 @@ def write_pieces(
     """A model file with text pieces of falling scores, and others of a type each."""
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.trainer_spec.model_type = model_type
+    proto.normalizer_spec.SetInParent()
     for k, piece in enumerate(pieces):
         proto.pieces.add(piece=piece, score=-float(k), type=1)
     for piece, kind in others:

@@ -164,6 +164,31 @@ def test_a_token_of_the_base_is_refused(token: str, base: PreTrainedTokenizerFas
         ReuseSlots(["<x>", token]).extend(base)
 
 
+def test_a_token_that_holds_the_spelling_of_a_reused_slot_is_refused(
+    base: PreTrainedTokenizerFast,
+) -> None:
+    message = r"'<\|reserved_1\|>x' holds '<\|reserved_1\|>', the spelling of a slot .* \(id 301\)"
+    with pytest.raises(ValueError, match=message):
+        ReuseSlots(["<|reserved_1|>x", "<x>"]).extend(base)
+    grown = ReuseSlots(["<|reserved_1|>x"]).extend(base)  # takes slot 300 alone
+    assert grown.expansion.tokens[0].pieces == (301, *base.encode("x"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"special": None}, "special must be a bool, got None"),
+        ({"patterns": 5}, "in patterns, got 5"),
+        ({"ids": 5}, "in ids, got 5"),
+    ],
+)
+def test_settings_of_another_type_are_refused_by_name(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        ReuseSlots(["<x>"], **settings)
+
+
 def test_two_tokens_that_are_one_text_after_the_normalizer_are_refused(
     base: PreTrainedTokenizerFast,
 ) -> None:

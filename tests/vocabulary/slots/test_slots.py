@@ -9,7 +9,14 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from lightning_vocab.vocabulary import load_tokenizer
+from lightning_vocab.vocabulary import (
+    MANIFEST_NAME,
+    AddTokens,
+    ContinuedBPE,
+    load_expansion,
+    load_tokenizer,
+    save_expansion,
+)
 from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.slots.edit import check_gone
 from lightning_vocab.vocabulary.slots.slots import Slot, find_slots
@@ -148,6 +155,42 @@ def test_what_the_model_s_configs_name_is_no_slot(
         find_slots(loaded, 306, ids=[304])
 
 
+def with_configs(base: PreTrainedTokenizerFast, folder: Path) -> None:
+    base.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"pad_token_id": 301, "eos_token_id": [0, 301]}))
+
+
+def test_what_the_base_s_configs_name_is_no_slot_of_a_saved_growth_either(
+    base: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    with_configs(base, tmp_path / "base")
+    tokenizer = load_tokenizer(tmp_path / "base")
+    slots = find_slots(tokenizer, None)
+    assert [slot.id for slot in slots] == [300, 302]
+    for generation, extender in enumerate((ContinuedBPE(1, progress=False), AddTokens(["<|t|>"]))):
+        grown = extender.extend(tokenizer, ["two cats two cats two cats"])
+        assert find_slots(grown.tokenizer, None) == slots
+        path = save_expansion(grown, tmp_path / f"grown_{generation}")
+        (tmp_path / "base" / "config.json").unlink(missing_ok=True)
+        assert not (path / "config.json").exists()
+        tokenizer = load_expansion(path).tokenizer
+        assert find_slots(tokenizer, None) == slots
+    with pytest.raises(ValueError, match=r"Id 301 .* is named by eos_token_id in config\.json"):
+        find_slots(tokenizer, None, ids=[301])
+
+
+@pytest.mark.parametrize("named", [[301], "301", {"pad": 301}, {"pad": ["301"]}, {"pad": [True]}])
+def test_a_manifest_whose_named_ids_are_none_is_refused(
+    named: Any, base: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    path = save_expansion(AddTokens(["<|t|>"]).extend(base), tmp_path / "grown")
+    data = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+    data["extender"]["named_ids"] = named
+    (path / MANIFEST_NAME).write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match="expected lists of ids by setting under 'named_ids'"):
+        find_slots(load_tokenizer(path), None)
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
@@ -166,9 +209,9 @@ def test_ids_that_are_not_free_are_refused_by_name(
         find_slots(base, 306, ids=ids)
 
 
-@pytest.mark.parametrize("ids", [["300"], [True], [300.0]])
+@pytest.mark.parametrize("ids", [["300"], [True], [300.0], "300", 5])
 def test_ids_of_another_type_are_refused(ids: Any, base: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(TypeError, match="whole numbers"):
+    with pytest.raises(TypeError, match=r"whole numbers|list of ids of slots in ids, got 5"):
         find_slots(base, 306, ids=ids)
 
 

@@ -160,6 +160,25 @@ def test_patterns_without_slots_and_other_types_are_refused() -> None:
         ContinuedBPE(1, slot_patterns=["padded"])
     with pytest.raises(TypeError, match="into_slots must be a bool"):
         ContinuedBPE(1, into_slots=1)  # type: ignore[arg-type]  # what the test is about
+    with pytest.raises(TypeError, match=r"list of patterns such as .* in slot_patterns, got 5"):
+        ContinuedBPE(1, slot_patterns=5)  # type: ignore[arg-type]  # what the test is about
+
+
+@KINDS
+def test_protected_text_with_the_spelling_of_a_slot_is_refused_before_the_text_is_read(
+    kind: str,
+) -> None:
+    unread = (pytest.fail(f"document {number} was read") for number in range(1))
+    extender = ContinuedBPE(2, into_slots=True, protected=["b", "a <|reserved_1|>"])
+    message = r"holds '<\|reserved_1\|>', the spelling of a slot that a new token will take \(id"
+    with pytest.raises(ValueError, match=message):
+        extender.extend(make_base(kind), unread)
+
+
+def test_protected_text_may_hold_a_slot_that_is_not_taken() -> None:
+    base, text = make_base(), "a <|reserved_3|>"
+    extender = ContinuedBPE(2, into_slots=True, protected=[text])
+    assert extender.extend(base, CORPUS).tokenizer.encode(text) == base.encode(text)
 
 
 def test_settings_of_a_plain_run_do_not_name_slots() -> None:

