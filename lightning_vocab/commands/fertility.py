@@ -49,9 +49,10 @@ def fertility(
     first tokenizer. Shares are of the tokens of the text. "Partial characters" are tokens of a
     byte-level vocabulary that are not whole characters, "byte fallback" tokens such as <0xE0> of a
     vocabulary of characters. Rényi efficiency (order 2.5) is 1 where every token is used equally
-    often. Intervals are 95 % bootstrap intervals over documents. Tokens per word are not shown
-    where most letters belong to a script that sets no blanks between words, unless words are
-    given. For an expansion folder, the use of its new tokens is shown too.
+    often. Intervals are 95 % bootstrap intervals over documents. Words are not counted where most
+    letters belong to a script that sets no blanks between words, unless they are given, and not
+    over all texts if one of them is such a text. For an expansion folder, the use of its new tokens
+    is shown too.
 
     Args:
         tokenizers: Folders with a tokenizer, expansion folders, ids on the hub, or demo. The
@@ -121,6 +122,8 @@ def _result(
 ) -> dict[str, Any]:
     """Everything that was found, as plain values."""
     total = reduce(add, measured.values())
+    # Tokens per word of two texts over the words of one would be no figure of either.
+    all_have_words = all(text.size.num_words is not None for text in measured.values())
     return {
         "tokenizers": {
             name: {
@@ -131,15 +134,22 @@ def _result(
             for name, subject in subjects.items()
         },
         "texts": {name: _figures(text, subjects) for name, text in measured.items()},
-        "total": _figures(total, subjects),
+        "total": _figures(total, subjects, has_words=all_have_words),
         "parity": _parity(measured, aligned, subjects),
     }
 
 
-def _figures(text: MeasuredText, subjects: Mapping[str, Subject]) -> dict[str, Any]:
+def _figures(
+    text: MeasuredText, subjects: Mapping[str, Subject], *, has_words: bool = True
+) -> dict[str, Any]:
     found: dict[str, Any] = {"size": asdict(text.size), "tokenizers": {}}
+    if not has_words:
+        found["size"]["num_words"] = None
     for name, subject in subjects.items():
         figures = text.figures(name, subject.tokenizer)
+        if not has_words:
+            figures |= dict.fromkeys(("tokens_per_word", "words_in_one_token_share"))
+            figures["intervals"]["tokens_per_word"] = None
         for unit in ("byte", "character", "word"):
             ratio, length = figures[f"tokens_per_{unit}"], subject.context_length
             figures[f"effective_context_{unit}s"] = length / ratio if length and ratio else None

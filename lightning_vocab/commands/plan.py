@@ -9,7 +9,13 @@ from rich.console import Console
 
 from lightning_vocab.commands.output import check_place, write_json
 from lightning_vocab.demo import resolve_base
-from lightning_vocab.planning.advice import Advice, Rules, advise, advise_for_list
+from lightning_vocab.planning.advice import (
+    Advice,
+    Rules,
+    advise,
+    advise_for_list,
+    check_room,
+)
 from lightning_vocab.planning.files import as_plain, check_folder, write_folder
 from lightning_vocab.planning.measure import check_bpe, measure, share_saved_by
 from lightning_vocab.planning.model import known_size, make_budget
@@ -17,8 +23,10 @@ from lightning_vocab.planning.points import Plan
 from lightning_vocab.planning.recipe import write_recipe
 from lightning_vocab.planning.table import headline, report
 from lightning_vocab.planning.texts import split_texts
+from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.folder import load_tokenizer
+from lightning_vocab.vocabulary.slots.slots import slots_of
 
 
 def plan(
@@ -87,6 +95,8 @@ def plan(
     """
     if not text:
         raise ValueError("Expected the text to plan for: --text name=path::field ...")
+    if max_new_tokens < 1:
+        raise ValueError(f"Expected --max_new_tokens of at least 1, got {max_new_tokens}.")
     check_place(json)
     check_folder(out, overwrite=overwrite)
     texts, listed = split_texts(text), _listed(tokens_file)
@@ -94,15 +104,19 @@ def plan(
     model = known_size(resolve_base(base), hidden_size, tied, num_backbone_parameters)
     budget = make_budget(model, training_tokens, floor, batch_size, block_size)
     tokenizer = load_tokenizer(resolve_base(base))
-    check_bpe(read_state(tokenizer), base)
+    state = read_state(tokenizer)
+    check_bpe(state, base)
+    if listed and fixed_size:
+        check_room(len(listed), len(slots_of(state, model.num_rows)))
+    with_list = AddTokens(listed).extend(tokenizer).tokenizer if listed else None
     settings: dict[str, Any] = {
         "num_new_tokens": max_new_tokens,
         "min_frequency": min_frequency,
         "scripts": scripts,
     }
     found = measure(tokenizer, texts, {**settings, "progress": progress}, model, budget)
-    if listed:
-        saved = share_saved_by(tokenizer, listed, texts)
+    if with_list is not None:
+        saved = share_saved_by(tokenizer, with_list, texts)
         advice = advise_for_list(found, len(listed), saved, fixed_size=fixed_size)
         settings = {"tokens": listed}
     else:

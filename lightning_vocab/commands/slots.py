@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +15,14 @@ from lightning_vocab.commands.slot_report import SlotReport, medians, report_slo
 from lightning_vocab.demo import resolve_base
 
 _MOST_LINES = 12
-_FIGURES = ("mean", "std", "norm", "nonzero", "cosine", "duplicates")
+_FIGURES = {
+    "mean": "mean",
+    "std": "std",
+    "norm": "norm",
+    "nonzero": "not\nzero",
+    "cosine": "cosine\nto slots",
+    "duplicates": "equal\nrows",
+}
 
 
 def slots(base: str, pattern: list[str] | None = None, json: str | None = None) -> None:
@@ -69,7 +77,7 @@ def _print(report: SlotReport, console: Console) -> None:
 
 def _groups(report: SlotReport) -> Table:
     """A line for each pattern."""
-    table = Table("pattern", "slots", "ids", "look untrained")
+    table = Table("pattern", "slots", "ids", "look untrained", box=SIMPLE_HEAD)
     verdicts = report.looks_untrained
     for pattern in dict.fromkeys(slot.pattern for slot in report.slots):
         mine = [k for k, slot in enumerate(report.slots) if slot.pattern == pattern]
@@ -83,24 +91,30 @@ def _figures(report: SlotReport, name: str) -> Table:
     """A line for each slot, up to a number of them, below the medians of all."""
     figures, untrained = report.figures[name], report.untrained[name]
     title = "embedding and head" if len(report.figures) == 1 else name
-    table = Table("id", "token", *_FIGURES, "untrained", title=title)
+    # Padded on one side only, so that eight columns fit 80 characters.
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    table.add_column("id and token", overflow="fold")
+    for header in (*_FIGURES.values(), "un-\ntrained"):
+        table.add_column(header, justify="right", no_wrap=True)
     ids = torch.tensor([slot.id for slot in report.slots])
     for group, members in (("ordinary rows", report.used), ("slots", ids)):
-        middle = medians(figures, members)
         share = f"{int(untrained.sum())}/{len(ids)}" if group == "slots" else ""
-        table.add_row(f"{len(members)}", Text(f"{group}, median"), *_numbers(middle), share)
+        label = f"median of {len(members):,} {group}"
+        table.add_row(label, *_numbers(medians(figures, members)), share)
     table.add_section()
     for k, slot in enumerate(report.slots[:_MOST_LINES]):
         own = {key: float(getattr(figures, key)[slot.id]) for key in _FIGURES}
         verdict = "yes" if untrained[k] else "no"
-        table.add_row(str(slot.id), Text(slot.token or "(padded)"), *_numbers(own), verdict)
+        table.add_row(Text(f"{slot.id} {slot.token or '(padded)'}"), *_numbers(own), verdict)
     if (left := len(report.slots) - _MOST_LINES) > 0:
-        table.add_row("…", f"{left} more")
+        table.add_row(f"… {left} more")
     return table
 
 
 def _numbers(figures: dict[str, float]) -> list[str]:
-    return [f"{figures[key]:.3g}" for key in _FIGURES]
+    """Two digits, but no exponent for a count or a long row."""
+    values = [figures[key] for key in _FIGURES]
+    return [f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}" for value in values]
 
 
 def _ranges(ids: Sequence[int], most: int = 4) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from lightning_vocab.contract.finding import Check, Finding, some
+from lightning_vocab.contract.finding import Check, Finding, counted, some
 from lightning_vocab.contract.subject import Subject
 
 CACHE = Check(15, "cached data")
@@ -41,7 +41,7 @@ def _sources(cache: Mapping[str, bool]) -> Finding:
             f"{some(missing)}",
             "tokenise the text with this tokenizer: give data and model the same expansion_dir",
         )
-    return CACHE.passed(f"the rows of {len(cache)} sources were cut with this tokenizer")
+    return CACHE.passed(f"rows cut with this tokenizer: {counted(len(cache), 'source')}")
 
 
 def _folder(subject: Subject, folder: Path) -> Finding:

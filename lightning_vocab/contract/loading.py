@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
@@ -39,20 +38,29 @@ def load_folder(path: str | os.PathLike[str], *, weights: bool = False) -> Model
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If a file in it is damaged, or the model is not whole.
+        ValueError: If a file in it is damaged, the model is not whole, or weights lack a config.
     """
     folder = _folder(path)
     tokenizer, config = _tokenizer(folder), _config(folder)
     generation_config = _generation_config(folder, config)
-    model: PreTrainedModel | None = None
-    misfits: tuple[str, ...] = ()
-    if weights and config is not None and any((folder / name).is_file() for name in _WEIGHTS):
-        model, misfits = _model(folder)
-    if model is not None and not misfits:
-        generation_config = model.generation_config
-    return ModelWithTokenizer(
-        tokenizer, None if misfits else model, config, generation_config, folder, misfits
-    )
+    if not weights or not _has_weights(folder, config):
+        return ModelWithTokenizer(tokenizer, None, config, generation_config, folder)
+    model, misfits, lacks_head = _model(folder)
+    if misfits or lacks_head:
+        return ModelWithTokenizer(
+            tokenizer, None, config, generation_config, folder, misfits, lacks_head
+        )
+    return ModelWithTokenizer(tokenizer, model, config, model.generation_config, folder)
+
+
+def _has_weights(folder: Path, config: PreTrainedConfig | None) -> bool:
+    stored = [name for name in _WEIGHTS if (folder / name).is_file()]
+    if stored and config is None:
+        raise ValueError(
+            f"{str(folder)!r} holds weights ({stored[0]}) and no config.json, so no model can be "
+            "loaded from it: add the config.json of the model."
+        )
+    return bool(stored)
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -88,28 +96,6 @@ def load_manifest(path: str | os.PathLike[str]) -> VocabularyExpansion | None:
         raise ValueError(f"{manifest}: {error}") from error
 
 
-class _NamedError(AbstractContextManager[None]):
-    """Turns an error that has no class of its own into a ValueError that names the folder.
-
-    The tokenizers library raises a bare Exception for a file that is JSON but no tokenizer.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is Exception:
-            raise ValueError(
-                f"The tokenizer in {str(self.folder)!r} cannot be read, tokenizer.json is damaged: "
-                f"{error}"
-            ) from error
-
-
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """No remarks and no bar of the library while a model is loaded."""
@@ -126,8 +112,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    with _NamedError(folder):
-        tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     try:
         backend(tokenizer)
     except TypeError as error:
@@ -154,8 +139,8 @@ def _generation_config(folder: Path, config: PreTrainedConfig | None) -> Generat
         raise ValueError(f"{folder / 'generation_config.json'} cannot be read: {error}") from error
 
 
-def _model(folder: Path) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """The model, and its stored tensors of another shape than the config asks for."""
+def _model(folder: Path) -> tuple[PreTrainedModel, tuple[str, ...], bool]:
+    """The model, its stored tensors of another shape, and whether its head is not stored."""
     try:
         with _quiet_transformers():  # what is amiss becomes a finding
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -166,10 +151,12 @@ def _model(folder: Path) -> tuple[PreTrainedModel, tuple[str, ...]]:
             f"The model in {str(folder)!r} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     model, report = loaded
-    if report["missing_keys"]:
+    missing = set(report["missing_keys"])
+    lacks_head = bool(missing) and missing == _head_names(model)
+    if missing and not lacks_head:
         raise ValueError(
             f"The model in {str(folder)!r} is not whole: it lacks "
-            f"{sorted(report['missing_keys'])[:5]}, which would start at random."
+            f"{sorted(missing)[:5]}, which would start at random."
         )
     if not is_causal_lm(model):
         raise ValueError(
@@ -179,4 +166,10 @@ def _model(folder: Path) -> tuple[PreTrainedModel, tuple[str, ...]]:
         f"{name}: stored {tuple(stored)}, expected {tuple(expected)}"
         for name, stored, expected in report["mismatched_keys"]
     )
-    return model.eval(), tuple(misfits)
+    return model.eval(), tuple(misfits), lacks_head
+
+
+def _head_names(model: PreTrainedModel) -> set[str]:
+    """The name of the head's matrix, or none where the model has no head."""
+    head = model.get_output_embeddings()
+    return {f"{name}.weight" for name, part in model.named_modules() if part is head is not None}

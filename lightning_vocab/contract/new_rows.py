@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import torch
 from torch import Tensor
 
-from lightning_vocab.contract.finding import Check, Finding, some
-from lightning_vocab.contract.row_values import (
-    RowNorms,
-    is_unfit,
-    norms_of,
-    repeated_rows,
-    unfinite_ids,
-)
+from lightning_vocab.contract.equal_rows import EqualRows
+from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.row_values import RowNorms, norms_of, unfinite_ids
 from lightning_vocab.contract.rows_and_ids import NO_MODEL
 from lightning_vocab.contract.stored import Matrices
 from lightning_vocab.contract.subject import Subject
 
 NEW_ROWS = Check(12, "new rows")
 TRAINED = Check(12, "training of the new rows")
+
+_FEW = 0.05  # of the new rows: what a short run leaves as SubwordMean began it
+
+
+_APART = "start them apart (SubwordMean, or noise): the model cannot tell them apart"
+_HARDLY_SEEN = (
+    "training did not tell these tokens apart, it has hardly seen them: train longer, leave them "
+    "out (min_frequency of the extender), or start them apart with noise"
+)
 
 
 def check_new_rows(subject: Subject) -> Iterator[Finding]:
@@ -41,20 +45,28 @@ def check_new_rows(subject: Subject) -> Iterator[Finding]:
 
 
 def _values(subject: Subject, matrices: Matrices) -> Iterator[Finding]:
-    tokens, problems, shown = set(subject.checked.tokens), [], []
+    tokens, shown = set(subject.checked.tokens), []
+    problems: list[Finding] = []
     new = tokens.intersection(subject.new_ids or ())
     for name, rows in matrices.named().items():
         ids, old = (sorted(id for id in each if id < len(rows)) for each in (new, tokens - new))
         if rows.dim() != 2 or not ids:
             continue
-        norms = norms_of(rows, ids, old)
-        problems += [*_repeated(subject, name, rows, ids, old), *_unusual(subject, name, norms)]
-        shown.append(f"{name}: {norms}")
+        equal = EqualRows.of(subject, rows, ids, old)
+        problems += _repeated(subject, name, equal, len(ids))
+        said = f", {len(equal.by_pieces)} of equal pieces alike" if equal.by_pieces else ""
+        broken = set(unfinite_ids(rows))  # they have a finding of their own
+        if finite := [id for id in ids if id not in broken]:
+            norms = norms_of(rows, finite, old)
+            problems += _unusual(subject, name, norms)
+            said += f", {norms}"
+        shown.append(f"{name}: {said.removeprefix(', ') or 'none is finite'}")
     if not shown:
         yield NEW_ROWS.skipped("no new token has a row", "see items 1 and 2")
         return
     yield from NEW_ROWS.settled(
-        problems, f"{len(new):,} new rows are distinct and of usual norm ({'; '.join(shown)})"
+        problems,
+        f"{counted(len(new), 'new row')} told apart and of usual norm ({'; '.join(shown)})",
     )
 
 
@@ -63,37 +75,55 @@ def _unfinite(subject: Subject, matrices: Matrices) -> Iterator[Finding]:
         wrong = [id for id in unfinite_ids(values) if id in subject.checked.tokens]
         if wrong:
             yield NEW_ROWS.failed(
-                f"{len(wrong):,} {name} are nan or infinite, such as those of "
+                f"nan or infinite: {_counted(wrong, name)}, such as "
                 f"{some(subject.checked.tokens[id] for id in wrong)}",
                 "find the step at which training diverged, and start before it",
             )
 
 
-def _repeated(
-    subject: Subject, name: str, rows: Tensor, ids: list[int], old: list[int]
-) -> Iterator[Finding]:
-    repeated = repeated_rows(rows, ids, old)
-    if not repeated:
-        return
-    made = NEW_ROWS.failed if subject.inputs.stage == "trained" else NEW_ROWS.warned
-    yield made(
-        f"{len(repeated):,} new {name} equal another row, such as those of "
-        f"{some(subject.checked.tokens[id] for id in repeated)}",
-        "start them apart (SubwordMean, or noise) and train them: the model cannot tell them apart",
-    )
+def _repeated(subject: Subject, name: str, equal: EqualRows, num_new: int) -> Iterator[Finding]:
+    """Equal rows are a fault, save by equal pieces before training, or a few after it."""
+    at_start, tokens = subject.inputs.stage == "start", subject.checked.tokens
+    if equal.as_old:
+        yield (NEW_ROWS.warned if at_start else NEW_ROWS.failed)(
+            f"equal to the row of an old token: {_counted(equal.as_old, name, 'new ')}, such as "
+            f"{some(tokens[id] for id in equal.as_old)}",
+            f"{_APART}, then train them",
+        )
+    if at_start:
+        groups = [(equal.alike, False)]
+    else:  # without a manifest nobody knows whether the pieces explain it
+        groups = [(equal.by_pieces, True), (equal.alike, subject.expansion is None)]
+    for ids, may_be_few in groups:
+        is_few = may_be_few and len(ids) < _FEW * num_new
+        if ids:
+            yield (NEW_ROWS.warned if at_start or is_few else NEW_ROWS.failed)(
+                f"equal to another row: {_counted(ids, name, 'new ')} of {num_new:,}, such as "
+                f"{some(tokens[id] for id in ids)}",
+                _APART if at_start else _HARDLY_SEEN,
+            )
 
 
 def _unusual(subject: Subject, name: str, norms: RowNorms) -> Iterator[Finding]:
-    outside, is_far = norms.outside(), is_unfit(norms)
+    far = norms.far()
     is_start = subject.inputs.stage == "start"
     # Rows that start as means of others are shorter than these: training is there to change that.
-    if not outside or (is_start and not is_far):
+    if is_start and not far:
         return
-    yield (NEW_ROWS.failed if is_far and not is_start else NEW_ROWS.warned)(
-        f"{len(outside):,} new {name} have a norm outside the range of old rows ({norms}), such as "
+    outside = far or norms.outside()
+    if not outside:
+        return
+    where = "far outside" if far else "outside"
+    yield (NEW_ROWS.failed if far and not is_start else NEW_ROWS.warned)(
+        f"norm {where} the range of old rows ({norms}): {_counted(outside, name, 'new ')}, such as "
         f"{some(subject.checked.tokens[id] for id in outside)}",
         "lower the learning rate or train longer; head rows of large norm win too much probability",
     )
+
+
+def _counted(ids: Sized, name: str, kind: str = "") -> str:
+    """Such as "1 new input row", of a name such as "input rows"."""
+    return counted(len(ids), kind + name.replace("rows", "row"))
 
 
 def _training(subject: Subject, matrices: Matrices) -> Iterator[Finding]:
@@ -116,11 +146,11 @@ def _training(subject: Subject, matrices: Matrices) -> Iterator[Finding]:
     if slots < len(new_ids):
         problems.append(
             TRAINED.skipped(
-                f"{len(new_ids) - slots:,} new rows have no first value to be compared with",
+                f"no first value to compare with: {counted(len(new_ids) - slots, 'new row')}",
                 "give initial_rows",
             )
         )
-    found = f"{slots:,} new rows in slots of the base differ from what was there"
+    found = f"changed from what the base's slot held: {counted(slots, 'new row')}"
     yield from TRAINED.settled_in_part(problems, found) if slots else problems
 
 
@@ -164,7 +194,7 @@ def _as_base(subject: Subject, matrices: Matrices) -> Iterator[Finding]:
 def _untrained(subject: Subject, name: str, ids: Tensor) -> Iterator[Finding]:
     if len(ids):
         yield TRAINED.failed(
-            f"{len(ids):,} new {name} have still their first value, such as those of "
+            f"still at their first value: {_counted(ids, name, 'new ')}, such as "
             f"{some(subject.checked.tokens.get(id, id) for id in ids.tolist())}",
             "train on text that holds these tokens, or leave them out of the vocabulary",
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from lightning_vocab.contract.finding import Check, Finding
+from lightning_vocab.contract.finding import Check, Finding, counted
 from lightning_vocab.contract.row_values import largest_change
 from lightning_vocab.contract.rows_and_ids import NO_MODEL
 from lightning_vocab.contract.stored import Matrices
@@ -48,9 +49,9 @@ def _compared(
         )
     changes = dict(_changes(found, before, ids))
     if not changes:
-        return OLD_ROWS.passed(f"{len(ids):,} old rows are those of the base, bit for bit")
+        return OLD_ROWS.passed(f"as in the base, bit for bit: {counted(len(ids), 'old row')}")
     shown = "; ".join(
-        f"{name}: {count:,} of {len(ids):,} rows, by up to {change:.3g}"
+        f"{name}: {count:,} of {counted(len(ids), 'row')}, {_by(change)}"
         for name, (count, change) in changes.items()
     )
     if subject.inputs.old_rows == "unchanged":
@@ -62,6 +63,10 @@ def _compared(
         f"old rows changed: {shown}",
         "nothing if they were trained on purpose (old_rows=trained); else freeze them",
     )
+
+
+def _by(change: float) -> str:
+    return f"by up to {change:.3g}" if math.isfinite(change) else "to numbers that are not finite"
 
 
 def _changes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_vocab.contract.finding import Check, Finding, some
+from lightning_vocab.contract.finding import Check, Finding, counted, some
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 
@@ -30,7 +30,7 @@ def check_protocol_tokens(subject: Subject) -> Iterator[Finding]:
     problems += _broken(subject, listed)
     problems += _swallowing(subject)
     yield from TOKENS.settled(
-        problems, f"{len(listed)} tokens are one id each, alone and inside text"
+        problems, f"one id alone and inside text: {counted(len(listed), 'token')}"
     )
 
 
@@ -89,7 +89,7 @@ def _broken(subject: Subject, tokens: list[str]) -> Iterator[Finding]:
     for tokens_of, as_base in ((broken - of_base, False), (broken & of_base, True)):
         if tokens_of:
             yield TOKENS.judged(
-                f"{len(tokens_of)} tokens are not one id alone and inside text: "
+                f"not one id alone and inside text: {counted(len(tokens_of), 'token')}, "
                 f"{some(sorted(tokens_of))}",
                 "register them with single_word=False and normalized=False, and check that no "
                 "other token overlaps them",
@@ -115,13 +115,14 @@ def _swallowing(subject: Subject) -> Iterator[Finding]:
     ]
     if fresh:
         yield TOKENS.failed(
-            f"{len(fresh)} tokens swallow the blanks beside them (lstrip, rstrip): {some(fresh)}",
+            f"blanks beside a token are swallowed (lstrip, rstrip) by "
+            f"{counted(len(fresh), 'token')}: {some(fresh)}",
             "register them with lstrip=False and rstrip=False",
         )
     if rest := [token for token in taking if token not in fresh]:
         origin = "; the base has the same" if base is not None else ""
         yield TOKENS.warned(
-            f"{len(rest)} tokens swallow the blanks beside them (lstrip, rstrip): "
-            f"{some(rest)}{origin}",
+            f"blanks beside a token are swallowed (lstrip, rstrip) by "
+            f"{counted(len(rest), 'token')}: {some(rest)}{origin}",
             "write text around them without blanks",
         )

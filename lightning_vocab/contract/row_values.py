@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _BLOCK = 4096
-_WARN_FACTOR, _FAIL_FACTOR = 1.0, 4.0
+_FAR = 4.0  # times
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -32,28 +33,28 @@ class RowNorms:
     greatest: float
 
     def outside(self) -> list[int]:
-        """New ids whose norm is not among the old ones."""
-        wrong = ~((self.norms >= self.least) & (self.norms <= self.greatest))
-        return [id for id, out in zip(self.ids, wrong.tolist(), strict=True) if out]
+        """New ids whose norm is not among the old ones, the farthest from them first."""
+        return self._beyond(self.least, self.greatest)
+
+    def far(self) -> list[int]:
+        """New ids whose norm is far from what is usual, the farthest first.
+
+        Far is a factor of four: a row slightly outside the old range is a matter of training; one
+        at four times the usual norm takes part in every softmax as if the model were sure of it,
+        and one at a quarter says nothing.
+        """
+        low = min(self.least, self.usual[0]) / _FAR
+        return self._beyond(low, max(self.greatest, self.usual[1] * _FAR))
+
+    def _beyond(self, low: float, high: float) -> list[int]:
+        """New ids whose norm is below ``low`` or above ``high``, by how many times."""
+        times = torch.maximum(low / self.norms, self.norms / high)
+        order = times.argsort(descending=True, stable=True)
+        return [self.ids[place] for place in order[times[order] > 1].tolist()]
 
     def __str__(self) -> str:
         low, high = self.norms.min().item(), self.norms.max().item()
         return f"norms {low:.3g} to {high:.3g}, old {self.least:.3g} to {self.greatest:.3g}"
-
-
-def is_unfit(norms: RowNorms) -> bool:
-    """Whether a new row's norm is far from what is usual, by a factor of four beyond percentiles.
-
-    A row slightly outside the old range is a matter of training; one at four times the usual norm
-    takes part in every softmax as if the model were sure of it, and one at a quarter says nothing.
-
-    Args:
-        norms: The norms.
-    """
-    low = min(norms.least, norms.usual[0]) / _FAIL_FACTOR
-    high = max(norms.greatest, norms.usual[1] * _FAIL_FACTOR)
-    finite = norms.norms[norms.norms.isfinite()]
-    return bool(((finite < low) | (finite > high)).any())
 
 
 def norms_of(rows: Tensor, ids: Sequence[int], old: Sequence[int]) -> RowNorms:
@@ -87,8 +88,8 @@ def unfinite_ids(values: Tensor) -> list[int]:
     return found
 
 
-def repeated_rows(rows: Tensor, ids: Sequence[int], old: Sequence[int]) -> list[int]:
-    """New ids whose row equals the row of another id, bit for bit.
+def equal_rows(rows: Tensor, ids: Sequence[int], old: Sequence[int]) -> list[list[int]]:
+    """Groups of ids whose rows are equal, bit for bit, and that hold a new id.
 
     Rows are told apart by a 64-bit sum of their bits with random odd factors; those of one sum are
     then compared. Cost: one pass over the rows, ``O(n log n)`` for the sums, no pairs.
@@ -101,32 +102,37 @@ def repeated_rows(rows: Tensor, ids: Sequence[int], old: Sequence[int]) -> list[
     both = torch.tensor([*ids, *old], dtype=torch.long)
     sums = torch.cat(list(_sums(rows, both)))
     order = sums.argsort(stable=True)  # a new id comes before old ones of its sum
-    ordered = sums[order]
-    alike = (ordered[1:] == ordered[:-1]).nonzero().flatten().tolist()
-    found = set()
-    for place in alike:
-        left, right = both[order[place]], both[order[place + 1]]
-        if torch.equal(rows[left], rows[right]):
-            found |= {int(left), int(right)}
-    return sorted(found & set(ids))
+    ordered, sums = both[order], sums[order]
+    alike = (sums[1:] == sums[:-1]).nonzero().flatten()
+    same = torch.zeros(max(0, len(both) - 1), dtype=torch.bool)
+    for places in _blocks(alike):
+        left, right = (rows[ordered[each]] for each in (places, places + 1))
+        same[places] = (left == right).all(dim=1).cpu()
+    # A group begins where a row is the same as the next and not as the one before, and ends so.
+    steps = F.pad(same.int(), (1, 1)).diff()
+    starts, ends = ((steps == step).nonzero().flatten().tolist() for step in (1, -1))
+    groups = (ordered[a : b + 1].tolist() for a, b in zip(starts, ends, strict=True))
+    new = set(ids)
+    return [sorted(group) for group in groups if not new.isdisjoint(group)]
 
 
 def largest_change(values: Tensor, before: Tensor, ids: Tensor) -> tuple[int, float]:
-    """How many rows differ, and the largest difference of one number.
+    """How many rows differ, and the largest difference of one number; nan if one became nan.
 
     Args:
         values: The matrix or bias now.
         before: The matrix or bias as it was; compared in the dtype of ``values``.
         ids: The rows to compare.
     """
-    count, change = 0, 0.0
+    count, peaks = 0, torch.zeros(1, dtype=torch.float64)
     for block in _blocks(ids):
         now, then = values[block].cpu(), before[block].cpu().to(values.dtype)
-        differs = (now != then).flatten(1).any(dim=1) if now.dim() > 1 else now != then
+        differs = (now != then) & ~(now.isnan() & then.isnan())
         if differs.any():
-            count += int(differs.sum())
-            change = max(change, float((now.double() - then.double()).abs().max()))
-    return count, change
+            count += int((differs.flatten(1).any(dim=1) if now.dim() > 1 else differs).sum())
+            change = (now[differs].double() - then[differs].double()).abs()
+            peaks = torch.cat([peaks, change.amax().view(1)])
+    return count, float(peaks.amax())  # nan where one is nan
 
 
 def _norms(rows: Tensor, ids: Sequence[int]) -> Tensor:

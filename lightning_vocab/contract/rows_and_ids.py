@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_vocab.contract.finding import Check, Finding, some
+from lightning_vocab.contract.finding import Check, Finding, counted, some
 from lightning_vocab.contract.probes import NASTY_TEXT, OLD_TEXT
 from lightning_vocab.contract.subject import Subject
 from lightning_vocab.vocabulary.fingerprint import backend
@@ -34,7 +34,7 @@ def check_heights(subject: Subject) -> Iterator[Finding]:
         yield HEIGHTS.skipped("no model and no config: nothing has rows", NO_MODEL)
         return
     shown = ", ".join(f"{name} {rows:,}" for name, rows in heights.items())
-    found = f"{length:,} tokens; rows: {shown}"
+    found = f"{counted(length, 'token')}; rows: {shown}"
     if not subject.is_one_height:
         yield HEIGHTS.failed(
             found, "resize embedding, head, head bias and config.vocab_size to one height"
@@ -62,8 +62,8 @@ def check_ids(subject: Subject) -> Iterator[Finding]:
     behind = 0 if rows is None else max(0, rows - max(ids) - 1)
     yield from IDS.settled_in_part(
         problems,
-        f"{len(ids):,} ids from 0 to {max(ids):,}; {holes:,} holes and {behind:,} rows behind "
-        "them have no token, and no text reaches one",
+        f"{len(ids):,} ids from 0 to {max(ids):,}; {counted(holes, 'hole')} and "
+        f"{counted(behind, 'row')} behind them without a token, and no text reaches one",
     )
 
 
@@ -100,7 +100,7 @@ def check_divisible(subject: Subject) -> Iterator[Finding]:
     if rows is None:
         yield DIVISIBLE.skipped("the number of rows is not known", NO_MODEL)
         return
-    if not subject.is_one_height:
+    if subject.checked.misfits or not subject.is_one_height:
         yield DIVISIBLE.skipped("the parts of the model differ in height", "see item 1")
         return
     power = rows & -rows
@@ -126,6 +126,9 @@ def check_padding_rows(subject: Subject) -> Iterator[Finding]:
     if rows is None:
         yield PADDING_ROWS.skipped("the number of rows is not known", NO_MODEL)
         return
+    if checked.misfits:  # the rows that the config counts are not those that are stored
+        yield PADDING_ROWS.skipped("weights and config differ in height", "see item 1")
+        return
     config = checked.generation_config
     suppressed = set(getattr(config, "suppress_tokens", None) or ())
     unnamed = set(range(rows)) - set(checked.tokens)
@@ -134,7 +137,7 @@ def check_padding_rows(subject: Subject) -> Iterator[Finding]:
     if open_ids and subject.inputs.stage == "start":
         problems.append(
             PADDING_ROWS.skipped(
-                f"{len(open_ids):,} rows without a token are not masked yet",
+                f"not masked yet: {counted(len(open_ids), 'row')} without a token",
                 "export_model masks them; check the exported folder",
             )
         )
@@ -142,13 +145,13 @@ def check_padding_rows(subject: Subject) -> Iterator[Finding]:
         # A base is often shipped so; a vocabulary that was grown must not be.
         problems.append(
             (PADDING_ROWS.failed if subject.expansion is not None else PADDING_ROWS.warned)(
-                f"{len(open_ids):,} rows without a token can be generated, such as "
+                f"can be generated: {counted(len(open_ids), 'row')} without a token, such as "
                 f"{some(open_ids)}",
                 "list them as suppress_tokens in generation_config.json, as export_model does",
             )
         )
     yield from PADDING_ROWS.settled(
-        problems, f"{len(unnamed):,} rows have no token, all of them masked in generation"
+        problems, f"masked in generation: {counted(len(unnamed), 'row')} without a token"
     )
 
 
@@ -157,13 +160,13 @@ def _suppressed_tokens(subject: Subject, suppressed: set[int]) -> Iterator[Findi
     new = sorted(set(named) & set(subject.new_ids or ()))
     if new:
         yield PADDING_ROWS.failed(
-            f"{len(new):,} new tokens are masked in generation, such as "
+            f"masked in generation: {counted(len(new), 'new token')}, such as "
             f"{some(subject.checked.tokens[id] for id in new)}",
             "take their ids out of suppress_tokens in generation_config.json",
         )
     elif named:
         yield PADDING_ROWS.warned(
-            f"{len(named):,} tokens are masked in generation, such as "
+            f"masked in generation: {counted(len(named), 'token')}, such as "
             f"{some(subject.checked.tokens[id] for id in named)}",
             "take their ids out of suppress_tokens unless this is meant",
         )
@@ -179,7 +182,7 @@ def _beyond(subject: Subject) -> Iterator[Finding]:
     beyond = {token: id for token, id in checked.ids.items() if id >= bound}
     if beyond:
         yield IDS.failed(
-            f"{len(beyond):,} tokens have an id without a row ({rows:,} rows): "
+            f"{counted(len(beyond), 'token')} with an id without a row ({rows:,} rows): "
             f"{some(beyond.items())}",
             "give the tokens ids below the number of rows, or resize the model above the highest "
             "id: the length of a tokenizer with holes says too little",
@@ -192,7 +195,7 @@ def _twice(subject: Subject) -> Iterator[Finding]:
     if twice:
         names = [(token, id) for token, id in ids.items() if id in twice]
         yield IDS.failed(
-            f"{len(twice):,} ids name more than one token: {some(sorted(names))}",
+            f"{counted(len(twice), 'id')} of more than one token: {some(sorted(names))}",
             "give each token an id of its own: the model cannot tell them apart",
         )
 
@@ -221,15 +224,15 @@ def _dead(subject: Subject) -> Iterator[Finding]:
     new = {i: checked.tokens[i] for i in subject.new_ids if i in checked.tokens and i not in added}
     if dead := dead_tokens(backend(checked.tokenizer), new):
         yield IDS.failed(
-            f"{len(dead):,} new tokens can never be produced, such as "
+            f"can never be produced: {counted(len(dead), 'new token')}, such as "
             f"{some(new[id] for id in dead)}: no merges lead to them",
             "append the merges they need behind those of the base, or leave the tokens out",
         )
     listed = () if subject.expansion is None else subject.expansion.tokens
     if wrong := [each.token for each in listed if checked.ids.get(each.token) != each.id]:
         yield IDS.failed(
-            f"{len(wrong):,} tokens of the manifest are not in the tokenizer, or have another id: "
-            f"{some(wrong)}",
+            f"not in the tokenizer, or of another id: {counted(len(wrong), 'token')} of the "
+            f"manifest, {some(wrong)}",
             "take the tokenizer that the manifest was written for",
         )
 

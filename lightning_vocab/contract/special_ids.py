@@ -9,7 +9,7 @@ import regex
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedConfig
 
-from lightning_vocab.contract.finding import Check, Finding, some
+from lightning_vocab.contract.finding import Check, Finding, counted, some
 from lightning_vocab.contract.rows_and_ids import template_ids
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
 
@@ -61,7 +61,7 @@ def check_chat_template(subject: Subject) -> Iterator[Finding]:
     ]
     problems += _end_of_turn(subject)
     yield from TEMPLATE.settled(
-        problems, f"{len(literals)} special tokens are written in it, all of them exist"
+        problems, f"{counted(len(literals), 'special token')} written in it, none is unknown"
     )
 
 
@@ -181,7 +181,7 @@ def _moved(subject: Subject) -> Iterator[Finding]:
     if moved:
         problems.append(
             MOVED.failed(
-                f"{len(moved)} added tokens of the base moved or are gone: {some(moved)}",
+                f"moved or gone: {counted(len(moved), 'added token')} of the base: {some(moved)}",
                 "keep the ids of the base; new tokens go behind them or into free slots",
             )
         )
@@ -194,7 +194,8 @@ def _moved(subject: Subject) -> Iterator[Finding]:
                     "make sure that data, config and serving use the new one",
                 )
             )
-    yield from MOVED.settled(problems, f"{len(before)} added tokens of the base keep their ids")
+    kept = counted(len(before), "added token")
+    yield from MOVED.settled(problems, f"as in the base: the ids of {kept}")
 
 
 def _end_of_turn(subject: Subject) -> Iterator[Finding]:

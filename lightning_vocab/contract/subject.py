@@ -38,6 +38,8 @@ class ModelWithTokenizer:
         generation_config: The model's generation config, or None.
         folder: The folder that both came from, or None.
         misfits: Stored tensors whose shape is not the one that the config asks for.
+        lacks_head: Whether the config asks for a head of its own and the folder stores none; its
+            model is None then, since the head would start at random.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,6 +48,7 @@ class ModelWithTokenizer:
     generation_config: GenerationConfig | None = None
     folder: Path | None = None
     misfits: tuple[str, ...] = ()
+    lacks_head: bool = False
 
     @classmethod
     def of(cls, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> ModelWithTokenizer:
@@ -185,6 +188,8 @@ class ContractInputs:
                 "Expected batch_size, sequence_length, chunk_size, min_context_bytes and "
                 f"divisible_by of at least 1, got {sizes} and {list(self.divisible_by)}."
             )
+        if self.memory_gib is not None and not self.memory_gib > 0:  # nan, too
+            raise ValueError(f"Expected memory_gib above 0, got {self.memory_gib}.")
         if self.batch is not None and not {"input_ids", "labels"} <= set(self.batch):
             raise ValueError(
                 f"Expected a batch with input_ids and labels, got {sorted(self.batch)}."

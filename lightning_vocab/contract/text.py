@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_vocab.contract.finding import Check, Finding, some
+from lightning_vocab.contract.finding import Check, Finding, counted, some
 from lightning_vocab.contract.probes import NASTY_TEXT, OLD_TEXT
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
@@ -28,13 +28,14 @@ def check_context(subject: Subject) -> Iterator[Finding]:
     if context is None:
         yield CONTEXT.skipped("the config names no context", "give the folder of the model")
         return
+    problems = list(_shorter_context(subject, context))
     if not texts:
+        yield from problems
         yield CONTEXT.skipped(
             f"{context:,} tokens; how much text they hold was not measured",
             "give texts by language",
         )
         return
-    problems = list(_shorter_context(subject, context))
     least, shown = subject.inputs.min_context_bytes, []
     for name, documents in texts.items():
         rate = _bytes_per_token(subject.checked.tokenizer, documents)
@@ -219,7 +220,7 @@ def _moved(subject: Subject, base: ModelWithTokenizer) -> Iterator[Finding]:
     ]
     if moved:
         yield OLD_TOKENS.failed(
-            f"{len(moved):,} old tokens have another id or are gone: {some(moved)}",
+            f"of another id or gone: {counted(len(moved), 'old token')}: {some(moved)}",
             "keep the ids of the base: their rows have learned them",
         )
 

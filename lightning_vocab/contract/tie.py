@@ -18,6 +18,13 @@ TIE = Check(7, "tie")
 def check_tie(subject: Subject) -> Iterator[Finding]:
     """Item 7: embedding and head are one object exactly where those of the base are."""
     checked, base = subject.checked, subject.base
+    if checked.lacks_head:
+        yield TIE.failed(
+            "the folder stores no head, and its config says tie_word_embeddings=false: loading "
+            "gives the model a random head",
+            "set tie_word_embeddings to true if the model was tied, else save it with its head",
+        )
+        return
     if checked.model is None:
         yield TIE.skipped("no model to look at", NO_MODEL)
         return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.hub import cached_file
@@ -41,7 +44,8 @@ def read_rows(base: str) -> StoredRows:
     Raises:
         FileNotFoundError: If there is no config or no safetensors file.
         ValueError: If the config is not that of a causal language model with an embedding and a
-            head, the files do not hold its matrices, or they have different heights.
+            head, the files do not hold its matrices or are cut short, or the matrices have
+            different heights.
     """
     base = str(Path(base).expanduser()) if Path(base).expanduser().is_dir() else base
     wanted = _parameter_names(base)
@@ -97,7 +101,7 @@ def _stored_names(base: str) -> dict[str, str]:
             f"{base!r} has neither {_SINGLE} nor {_INDEX}: its rows cannot be read. Save the model "
             "with save_pretrained, which writes them."
         )
-    with safe_open(single, framework="pt") as file:
+    with _opened(single) as file:
         return dict.fromkeys(file.keys(), _SINGLE)
 
 
@@ -115,9 +119,21 @@ def _read(base: str, file: str, name: str) -> Tensor:
     path = _path(base, file)
     if path is None:
         raise FileNotFoundError(f"{base!r} lacks {file!r}, which its index says holds {name!r}.")
-    with safe_open(path, framework="pt") as opened:
+    with _opened(path) as opened:
         rows: Tensor = opened.get_tensor(name)
     return rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; one that is cut short, which its header tells, is named."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"'{path}' is no whole safetensors file: {error}. Was its download or copy cut short?"
+        ) from error
 
 
 def _path(base: str, file: str) -> Path | None:

@@ -24,12 +24,24 @@ class Rules:
             save, where the model's size is unknown and compute per byte cannot tell when to stop.
         few: A gain counts as concentrated if so many tokens bring most of it.
         few_share: How much of the gain "most" is.
+
+    Raises:
+        ValueError: If a share to be saved is not between 0 and 1.
     """
 
     min_gain: float = 0.10
     min_gain_per_thousand: float = 0.005
     few: int = 100
     few_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        shares = {
+            "min_gain": self.min_gain,
+            "min_gain_per_thousand": self.min_gain_per_thousand,
+        }
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"Expected {name} between 0 and 1, a share, got {share}.")
 
 
 @dataclass(frozen=True)
@@ -86,15 +98,13 @@ def advise(plan: Plan, rules: Rules, *, fixed_size: bool = False) -> Advice:
     if fixed_size:
         return _into_slots(plan, rules, size, reasons)
     if rules.few < size and saved[rules.few] >= rules.few_share * gain:
-        reasons.append(
-            f"{rules.few} tokens bring {saved[rules.few] / gain:.0%} of that gain: a few rows are "
-            "learned in a short run, so these are enough."
-        )
+        # The gain of the size that is advised comes first: the larger one is only its limit.
+        reasons[:1] = [_gain(plan, rules.few), _concentrated(plan, rules, size)]
         size = rules.few
     if size == plan.largest or size == _rounded(plan.largest):
         reasons.append(
-            f"The curve ends at {plan.largest:,} tokens: a larger max_new_tokens or more text may "
-            "show that more pay."
+            f"The curve ends at {counted(plan.largest, 'token')}: a larger max_new_tokens "
+            "or more text may show that more pay."
         )
     reasons += [_method(plan, size)]
     return Advice("continued_bpe", size, float(saved[size]), tuple(reasons))
@@ -110,8 +120,9 @@ def advise_for_list(plan: Plan, num_listed: int, saved: float, *, fixed_size: bo
         fixed_size: Whether no matrix may grow.
     """
     reasons = [
-        f"{num_listed:,} tokens are listed: they are matched wherever their text stands, need no "
-        f"training text to be found, and save {saved:.1%} of the held-out tokens.",
+        f"{counted(num_listed, 'token')} on the list: listed tokens are matched wherever their "
+        f"text stands and need no training text to be found. They save {saved:.1%} of the held-out "
+        "tokens.",
     ]
     if saved < 0:
         reasons.append(
@@ -120,16 +131,43 @@ def advise_for_list(plan: Plan, num_listed: int, saved: float, *, fixed_size: bo
         )
     if not fixed_size:
         return Advice("add_tokens", num_listed, saved, tuple(reasons))
-    if num_listed > plan.num_slots:
-        raise ValueError(
-            f"{num_listed} tokens are listed and no matrix may grow, but the base has only "
-            f"{plan.num_slots} slots: list fewer, or set fixed_size to false."
-        )
+    check_room(num_listed, plan.num_slots)
     reasons.append(
-        f"The model keeps its {plan.base_rows:,} rows, and its serving cost: the tokens take "
-        f"{num_listed} of the {plan.num_slots} slots."
+        f"The model keeps its {plan.base_rows:,} rows, and its serving cost: {num_listed} of "
+        f"{counted(plan.num_slots, 'slot')} will be taken."
     )
     return Advice("reuse_slots", num_listed, saved, tuple(reasons))
+
+
+def check_room(num_listed: int, num_slots: int) -> None:
+    """Refuse a list that is longer than a base has slots.
+
+    Args:
+        num_listed: How many tokens are listed.
+        num_slots: How many slots the base has.
+
+    Raises:
+        ValueError: If no matrix may grow and the list does not fit.
+    """
+    if num_listed > num_slots:
+        raise ValueError(
+            f"Expected a list that fits into the base's {counted(num_slots, 'slot')}, as no matrix "
+            f"may grow, got {counted(num_listed, 'token')}: list fewer, or set fixed_size to false."
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 token``, ``1,200 tokens``.
+
+    Args:
+        number: How many.
+        noun: Of what, in the singular.
+
+    Example:
+        >>> counted(1, "slot"), counted(1200, "new token")
+        ('1 slot', '1,200 new tokens')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _worth(plan: Plan, rules: Rules) -> Limit:
@@ -139,11 +177,12 @@ def _worth(plan: Plan, rules: Rules) -> Limit:
         size = int(flop.argmin())
         return Limit(
             size,
-            f"Compute per byte is lowest with {size:,} new tokens ({flop[size] / flop[0] - 1:+.1%} "
-            "FLOP per byte, forward); behind that a wider head costs more than fewer tokens save."
+            f"Compute per byte is lowest with {counted(size, 'new token')} "
+            f"({flop[size] / flop[0] - 1:+.1%} FLOP per byte, forward); behind that a wider "
+            "head costs more than fewer tokens save."
             if size < plan.largest
-            else f"Compute per byte still sinks at {size:,} new tokens, the largest size looked at "
-            f"({flop[size] / flop[0] - 1:+.1%} FLOP per byte, forward).",
+            else f"Compute per byte still sinks at {counted(size, 'new token')}, the largest size "
+            f"looked at ({flop[size] / flop[0] - 1:+.1%} FLOP per byte, forward).",
         )
     saved = plan.all_held_out.share_saved
     sizes = np.arange(plan.largest + 1)
@@ -153,7 +192,7 @@ def _worth(plan: Plan, rules: Rules) -> Limit:
     size = int(pays[-1]) if len(pays) else 0
     return Limit(
         size,
-        f"Up to {size:,} new tokens, 1,000 tokens more save at least "
+        f"Up to {counted(size, 'new token')}, 1,000 tokens more save at least "
         f"{rules.min_gain_per_thousand:.1%} of the held-out tokens. The model's size is unknown "
         f"({plan.model.unknown_because}), so their cost was not weighed.",
     )
@@ -167,8 +206,8 @@ def _seen(plan: Plan) -> Limit:
     text = "One pass over this text" if budget is None else f"Training on {budget:,.0f} tokens"
     return Limit(
         size,
-        f"{text} shows {size:,} of {plan.largest:,} new tokens at least "
-        f"{plan.budget.floor} times; a rarer row is hardly trained.",
+        f"{text} shows {size:,} of {counted(plan.largest, 'new token')} at least "
+        f"{counted(plan.budget.floor, 'time')}; a rarer row is hardly trained.",
     )
 
 
@@ -176,26 +215,37 @@ def _covered(plan: Plan, rules: Rules, size: int) -> str:
     curve = plan.all_held_out
     return (
         f"The base covers this text well: it needs {curve.tokens_per_byte[0]:.3f} tokens per byte, "
-        f"and {size:,} new tokens would save only {curve.share_saved[size]:.1%} of the held-out "
-        f"tokens, less than {rules.min_gain:.0%}."
+        f"and {counted(size, 'new token')} would save only {curve.share_saved[size]:.1%} of the "
+        f"held-out tokens, less than {rules.min_gain:.0%}."
     )
 
 
 def _too_little_text(plan: Plan, rules: Rules, size: int, possible: float) -> str:
     return (
         f"There is too little text to train new rows on: vocabulary alone could save "
-        f"{possible:.1%} of the held-out tokens, but the {size:,} new tokens that are seen often "
-        f"enough save only {plan.all_held_out.share_saved[size]:.1%}, less than "
-        f"{rules.min_gain:.0%}. Give more text, or say by training_tokens how much there will be."
+        f"{possible:.1%} of the held-out tokens, but it saves only "
+        f"{plan.all_held_out.share_saved[size]:.1%} with the {counted(size, 'new token')} that "
+        f"training shows often enough, less than {rules.min_gain:.0%}. Give more text, or say by "
+        "training_tokens how much there will be."
     )
 
 
 def _gain(plan: Plan, size: int) -> str:
     curve = plan.all_held_out
     return (
-        f"{size:,} new tokens save {curve.share_saved[size]:.1%} of the held-out tokens: "
+        f"{curve.share_saved[size]:.1%} of the held-out tokens are saved by "
+        f"{counted(size, 'new token')}: "
         f"{curve.tokens_per_byte[0]:.3f} tokens per byte become "
         f"{curve.tokens_per_byte[size]:.3f}."
+    )
+
+
+def _concentrated(plan: Plan, rules: Rules, size: int) -> str:
+    saved = plan.all_held_out.share_saved
+    return (
+        f"That is {saved[rules.few] / saved[size]:.0%} of the {saved[size]:.1%} that "
+        f"{size:,} new tokens would save. {size:,} is the limit where the gain ends, not the "
+        f"advice: {rules.few} rows are learned in a short run, so that these are enough."
     )
 
 
@@ -203,8 +253,8 @@ def _into_slots(plan: Plan, rules: Rules, size: int, reasons: list[str]) -> Advi
     size = min(size, plan.num_slots)
     gain = float(plan.all_held_out.share_saved[size])
     slots = (
-        f"No matrix may grow: the base has {plan.num_slots} slots, and the {size} tokens that fit "
-        f"save {gain:.1%} of the held-out tokens"
+        f"No matrix may grow: the base has {counted(plan.num_slots, 'slot')}, and {gain:.1%} of "
+        f"the held-out tokens are saved by {counted(size, 'new token')} in them"
     )
     if gain < rules.min_gain:
         return Advice("none", 0, gain, (f"{slots}, less than {rules.min_gain:.0%}.", *reasons))
@@ -215,9 +265,10 @@ def _into_slots(plan: Plan, rules: Rules, size: int, reasons: list[str]) -> Advi
 def _method(plan: Plan, size: int) -> str:
     rows = plan.num_added_rows(size)
     grown = (
-        f"the matrix grows by {rows:,} rows"
+        f"the matrix grows by {counted(rows, 'row')}"
         if rows
-        else f"no matrix grows, as the base has {plan.base_rows - plan.first_new_row} padded rows"
+        else "no matrix grows, as the base has "
+        + counted(plan.base_rows - plan.first_new_row, "padded row")
     )
     return (
         "Method: continued BPE, which appends merges, so that no text gets more tokens than before "

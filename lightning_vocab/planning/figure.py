@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_vocab.planning.advice import Advice
+from lightning_vocab.planning.advice import Advice, counted
 from lightning_vocab.planning.points import Plan
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ def draw_plan(plan: Plan, advice: Advice, path: Path) -> None:
     if advice.method in ("continued_bpe", "continued_bpe_into_slots"):
         for axes in panels:
             axes.axvline(size, color="black", linestyle="--", label=f"recommended: {size:,}")
-        figure.suptitle(f"Recommended: {size:,} new tokens")
+        figure.suptitle(f"Recommended: {counted(size, 'new token')}")
     elif advice.method == "none":
         figure.suptitle("Recommended: do not expand the vocabulary")
     else:
-        figure.suptitle(f"Recommended: the {size:,} listed tokens; the curve shows learned ones")
+        figure.suptitle(
+            f"Recommended: {counted(size, 'listed token')}; the curve shows learned ones"
+        )
     for axes in panels:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -83,5 +85,5 @@ def _draw_rare(plan: Plan, axes: Axes) -> None:
     sizes, floor = plan.curve_sizes()[1:], plan.budget.floor
     rare = [100 * float((plan.expected_occurrences(size) < floor).mean()) for size in sizes]
     axes.plot(sizes, rare, color="tab:red")
-    axes.set_ylabel(f"new tokens seen less\nthan {floor} times, %")
+    axes.set_ylabel(f"new tokens seen less\nthan {counted(floor, 'time')}, %")
     axes.set_ylim(0, 100)

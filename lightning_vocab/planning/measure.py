@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from lightning_vocab.planning.points import Budget, Plan
 from lightning_vocab.planning.texts import PlanTexts, one_after_another, read_all
 from lightning_vocab.rows.model_size import ModelSize
-from lightning_vocab.vocabulary.added import AddTokens
 from lightning_vocab.vocabulary.backend_state import BackendState, read_state
 from lightning_vocab.vocabulary.corpus import batches
 from lightning_vocab.vocabulary.describe import rows_of_base
+from lightning_vocab.vocabulary.limits import TooFewTokensError
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
 from lightning_vocab.vocabulary.measuring.growth_curve import (
     Lineage,
@@ -60,12 +60,20 @@ def measure(
         budget: What the tokens will be trained with.
 
     Raises:
-        ValueError: If the base has fewer rows than its tokenizer needs, or as `ContinuedBPE`.
+        ValueError: If the base has fewer rows than its tokenizer needs, the text gives not a single
+            new token, or as `ContinuedBPE`.
     """
     base = read_state(tokenizer)
     base_rows = rows_of_base(base, model.num_rows)
     growth, held_out = read_all(texts.growth), read_all(texts.held_out)
-    grown = grow_as_far_as_possible(tokenizer, lambda: one_after_another(growth), settings)
+    try:
+        grown = grow_as_far_as_possible(tokenizer, lambda: one_after_another(growth), settings)
+    except TooFewTokensError as error:
+        scripts = f" and scripts {settings['scripts']}" if settings["scripts"] else ""
+        raise ValueError(
+            "The first nine tenths of the text give not a single new token with min_frequency="
+            f"{settings['min_frequency']}{scripts}: give more text."
+        ) from error
     lineage = Lineage.of(tokenizer, grown)
     show = settings["progress"]
     curves = {
@@ -84,19 +92,15 @@ def measure(
 
 
 def share_saved_by(
-    tokenizer: PreTrainedTokenizerBase, listed: Sequence[str], texts: PlanTexts
+    tokenizer: PreTrainedTokenizerBase, grown: PreTrainedTokenizerBase, texts: PlanTexts
 ) -> float:
-    """Share of the held-out tokens that listed tokens save; negative if the text gets longer.
+    """Share of the held-out tokens that added tokens save; negative if the text gets longer.
 
     Args:
         tokenizer: The base tokenizer.
-        listed: Tokens to add.
+        grown: The same with the tokens added.
         texts: The texts.
-
-    Raises:
-        ValueError: As `AddTokens`.
     """
-    grown = AddTokens(listed).extend(tokenizer).tokenizer
     before = after = 0
     for batch in batches(one_after_another(read_all(texts.held_out))):
         before += sum(map(len, encode_batch(tokenizer, batch)))

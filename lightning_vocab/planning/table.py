@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_vocab.planning.advice import Advice
+from lightning_vocab.planning.advice import Advice, counted
 from lightning_vocab.planning.points import Plan, PlanPoint
 
 
@@ -48,7 +48,7 @@ def headline(advice: Advice) -> str:
         "add_tokens": "by addition (AddTokens)",
         "reuse_slots": "into slots of the base (ReuseSlots)",
     }[advice.method]
-    return f"Expand by {advice.num_new_tokens:,} tokens, {how}."
+    return f"Expand by {counted(advice.num_new_tokens, 'token')}, {how}."
 
 
 def _gains(plan: Plan, points: Sequence[PlanPoint], advice: Advice) -> Table:
@@ -58,7 +58,7 @@ def _gains(plan: Plan, points: Sequence[PlanPoint], advice: Advice) -> Table:
     table = _table(
         "What new tokens gain, on held-out text",
         f"Context: bytes in {block:,} tokens. Rare: new tokens that training shows less than "
-        f"{floor} times.",
+        f"{counted(floor, 'time')}.",
         [*titles, "context\nbytes", "rare"],
     )
     for point in points:

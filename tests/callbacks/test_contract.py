@@ -83,8 +83,8 @@ def test_a_run_is_bit_equal_with_and_without_the_check(
     # Everything that can be judged before the training is judged, on the run's own data.
     assert set(of(check.findings, "skip")) == {"training of the new rows", "stop strings"}
     passed = of(check.findings, "pass")
-    assert passed["old rows"] == "300 old rows are those of the base, bit for bit"
-    assert passed["cached data"] == "the rows of 1 sources were cut with this tokenizer"
+    assert passed["old rows"] == "as in the base, bit for bit: 300 old rows"
+    assert passed["cached data"] == "rows cut with this tokenizer: 1 source"
     assert "train" in passed["effective context"]
     assert "chunks of 512" in passed["logits memory"]
 

@@ -17,6 +17,7 @@ def test_an_occupied_folder_is_refused_before_the_training(
 ) -> None:
     occupied = tmp_path / "letters"
     occupied.mkdir()
+    (occupied / "letter.txt").write_text("dear reader")
     module = VocabExpansionModule(base="demo")
     trainer = make_trainer(tmp_path, [ExportHuggingFace(str(occupied), overwrite)])
     with pytest.raises(FileExistsError, match=message):

@@ -143,6 +143,47 @@ def test_a_fault_in_the_files_fails_its_item(
     assert {number for number, _ in findings_of(report, "fail")} == {item}
 
 
+def edit(name: str, **changes: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        data = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(data | changes))
+
+    return spoil
+
+
+@pytest.mark.parametrize("config", [321, 304])
+def test_a_config_of_other_heights_than_the_weights_fails_the_rows_alone(
+    config: int, place: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(place / "grown", tmp_path / "spoilt")
+    edit("config.json", vocab_size=config)(folder)
+    report = tmp_path / "findings.json"
+    assert check(folder, "--base", place / "base", "--json", report) == 1
+    assert findings_of(report, "fail") == {(1, "heights")}
+    assert {(14, "padding rows"), (14, "divisible rows")} <= findings_of(report, "skip")
+
+
+def test_a_shorter_context_fails_without_any_text(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "grown", tmp_path / "spoilt")
+    edit("config.json", max_position_embeddings=64)(folder)
+    edit("tokenizer_config.json", model_max_length=128)(folder)
+    report = tmp_path / "findings.json"
+    assert check(folder, "--base", place / "base", "--json", report) == 1
+    context = (9, "effective context")
+    assert findings_of(report, "fail") == {context}
+    assert context in findings_of(report, "warn") & findings_of(report, "skip")
+
+
+def test_a_tied_folder_whose_config_says_untied_fails_the_tie(tmp_path: Path) -> None:
+    write_grown(write_base(tmp_path / "base", tied=True), tmp_path / "grown")
+    edit("config.json", tie_word_embeddings=False)(tmp_path / "grown")
+    report = tmp_path / "findings.json"
+    assert check(tmp_path / "grown", "--base", tmp_path / "base", "--json", report) == 1
+    assert findings_of(report, "fail") == {(7, "tie")}
+    (found,) = (f for f in json.loads(report.read_text())["findings"] if f["status"] == "fail")
+    assert "tie_word_embeddings=false" in found["found"]
+
+
 def cut(name: str, share: float = 0.5) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -159,11 +200,12 @@ def merge_of_no_token(folder: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "tokenizer": (cut("tokenizer.json"), "No tokenizer could be read from"),
-    "merge": (merge_of_no_token, "tokenizer.json is damaged"),
+    "merge": (merge_of_no_token, "No tokenizer could be read from"),
     "config": (cut("config.json"), "config.json' is not a valid JSON file"),
     "generation": (cut("generation_config.json"), "generation_config.json"),
     "weights": (cut("model.safetensors"), "cannot be loaded"),
     "header": (cut("model.safetensors", 0.001), "cannot be loaded"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "and no config.json"),
     "manifest": (cut("vocab_expansion.json"), "vocab_expansion.json"),
     "nothing": (lambda folder: shutil.rmtree(folder), "Expected a folder with a tokenizer"),
 }
@@ -192,6 +234,7 @@ def test_a_folder_that_cannot_be_read_is_a_line_and_status_2(
         (["--base", "nowhere"], "neither"),
         (["--json", "tests"], "is a folder"),
         (["--batch_size", "0"], "at least 1"),
+        (["--memory_gib", "-1"], "memory_gib above 0"),
     ],
 )
 def test_what_is_given_wrong_is_said(

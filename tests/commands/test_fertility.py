@@ -69,7 +69,12 @@ def test_figures_of_each_text_and_of_all_for_each_tokenizer(
     said = capsys.readouterr().out
     for words in ("a: 6 documents", "thai: 2 documents", "all texts: 8", "Rényi", "95 % interval"):
         assert words in said
-    assert said.count("tokens per word") == 2  # not for Thai alone
+    # Not for Thai, and so not for all texts: the words of one text are not those of both.
+    assert said.count("tokens per word") == said.count("context in words") == 1
+    assert said.count("words in one token") == 1
+    total = found["total"]["tokenizers"][names[1]]
+    assert (total["tokens_per_word"], total["effective_context_words"]) == (None, None)
+    assert found["total"]["size"]["num_words"] is None
 
 
 def test_parity_over_aligned_texts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,6 +184,37 @@ def test_what_cannot_be_planned_is_refused_before_any_work(
     with pytest.raises(SystemExit, match="2"):
         plan(tied_folder, block_size=4096)
     assert "block_size of at most 128" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        plan(tied_folder, max_new_tokens=0)
+    assert "Expected --max_new_tokens of at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        plan(tied_folder, min_gain=7)
+    assert "Expected min_gain between 0 and 1" in capsys.readouterr().err
+
+
+def test_a_list_that_cannot_be_had_is_refused_before_anything_is_measured(
+    tied_folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("lightning_vocab.commands.plan.measure")
+    Path("tokens.txt").write_text("<|a|>\n<|b|>\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        plan(tied_folder, tokens_file="tokens.txt", fixed_size="true")
+    assert "fits into the base's 0 slots" in capsys.readouterr().err
+    Path("tokens.txt").write_text("a\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        plan(tied_folder, tokens_file="tokens.txt")
+    assert "exist in the base already" in capsys.readouterr().err
+
+
+def test_text_too_short_for_a_token_is_refused_in_the_words_of_the_command(
+    tied_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("new.jsonl").write_text('{"text": "q"}\n' * 20, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        plan(tied_folder)
+    said = capsys.readouterr().err
+    assert "not a single new token with min_frequency=2: give more text" in said
+    assert "num_new_tokens" not in said
 
 
 @pytest.mark.assets

@@ -51,6 +51,19 @@ def test_slots_are_listed_with_what_their_rows_say(
     assert ("head" in zero) == ("head" in found["used_rows"])
 
 
+def test_the_table_is_whole_in_a_window_of_80_characters(
+    base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    slots(str(base))
+    said = capsys.readouterr().out
+    assert "0.0…" not in said
+    assert "…" not in said
+    words = " ".join(said.split())
+    for whole in ("cosine", "to slots", "trained", "304 (padded)", "median of 5 slots", "3/5"):
+        assert whole in words
+
+
 def test_patterns_choose_the_slots(base: Path, tmp_path: Path) -> None:
     place = str(tmp_path / "slots.json")
     assert run(str(base), "--pattern", "padded", "<|reserved_1|>", "--json", place) == 0

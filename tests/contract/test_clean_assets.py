@@ -26,9 +26,9 @@ KNOWN = {
     "tokenizers/chinese-llama-sp20k": {"round trip"},  # no bytes to fall back on
     "tokenizers/gpt2": set(),
     "tokenizers/llama2": {"round trip"},  # a leading blank
-    "tokenizers/llama3": set(),
+    "tokenizers/llama3": {"effective context"},  # model_max_length above it
     "tokenizers/phi3-mini": {"chat template", "protocol tokens", "padding rows"},
-    "tokenizers/qwen2.5": {"round trip", "padding rows"},  # NFC
+    "tokenizers/qwen2.5": {"effective context", "round trip", "padding rows"},  # NFC
     "tokenizers/storyllamas-4096": {"round trip"},
     "tokenizers/t5-small": {"round trip", "cleaning", "padding rows"},
     "lm/english-4M": {"padding rows"},

@@ -76,6 +76,15 @@ def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
         read_rows(str(tmp_path))
 
 
+@pytest.mark.parametrize("kept", [4, 1000, -10])
+def test_a_file_that_is_cut_short_is_named(kept: int, tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"model.safetensors' is no whole safetensors file"):
+        read_rows(str(tmp_path))
+
+
 @pytest.mark.assets
 def test_an_encoder_decoder_is_refused_in_a_line(assets: Path, tmp_path: Path) -> None:
     shutil.copy(assets / "tokenizers/t5-small/config.json", tmp_path)

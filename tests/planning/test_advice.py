@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from lightning_vocab.planning.advice import Rules, advise, advise_for_list
+from lightning_vocab.planning.table import headline
 from tests.planning.plans import KNOWN, UNKNOWN, plan
 
 RULES = Rules()
@@ -80,7 +83,25 @@ def test_a_gain_of_few_tokens_needs_few_tokens() -> None:
     advice = advise(plan([300] * 100 + [10] * 300), RULES)  # 30 % and 3 %
     assert (advice.method, advice.num_new_tokens) == ("continued_bpe", 100)
     assert advice.gain == pytest.approx(0.3)
-    assert any("100 tokens bring 91% of that gain" in reason for reason in advice.reasons)
+    assert "30.0% of the held-out tokens are saved by 100 new tokens" in advice.reasons[0]
+    assert "That is 91% of the 33.0% that 400 new tokens would save" in advice.reasons[1]
+    assert "400 is the limit where the gain ends, not the advice" in advice.reasons[1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 7.0, float("nan")])
+def test_a_share_to_be_saved_is_between_nothing_and_all(share: float) -> None:
+    with pytest.raises(ValueError, match="Expected min_gain between 0 and 1"):
+        Rules(min_gain=share)
+    with pytest.raises(ValueError, match="Expected min_gain_per_thousand between 0 and 1"):
+        Rules(min_gain_per_thousand=share)
+
+
+def test_one_token_is_spoken_of_in_the_singular() -> None:
+    advice = advise(plan([50_000]), RULES)
+    assert headline(advice).startswith("Expand by 1 token, ")
+    listed = advise_for_list(plan(HALF, num_slots=1), 1, 0.5, fixed_size=True)
+    said = " ".join([*advice.reasons, *listed.reasons])
+    assert not re.search(r"\b1 (new |listed )?(tokens|slots|rows|times)", said)
 
 
 def test_a_fixed_size_takes_slots_or_nothing() -> None:
@@ -96,7 +117,7 @@ def test_listed_tokens_are_added_or_take_slots() -> None:
     found = plan(HALF, model=UNKNOWN, num_slots=3)
     assert advise_for_list(found, 5, 0.01, fixed_size=False).method == "add_tokens"
     assert advise_for_list(found, 3, 0.01, fixed_size=True).method == "reuse_slots"
-    with pytest.raises(ValueError, match="5 tokens are listed and no matrix may grow"):
+    with pytest.raises(ValueError, match=r"3 slots, as no matrix may grow, got 5 tokens"):
         advise_for_list(found, 5, 0.01, fixed_size=True)
     longer = advise_for_list(found, 5, -0.01, fixed_size=False)
     assert "They make the text longer" in longer.reasons[-1]

@@ -99,7 +99,7 @@ def test_many_batches_give_what_one_batch_gives(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = ContinuedBPE(20).extend(tokenizer, CORPUS * 3)
-    monkeypatch.setattr("lightning_vocab.vocabulary.corpus._BATCH_CHARACTERS", 50)
+    monkeypatch.setattr("lightning_vocab.vocabulary.corpus.BATCH_CHARACTERS", 50)
     monkeypatch.setattr("lightning_vocab.vocabulary.bpe.spool._BLOCK", 7)
     assert ContinuedBPE(20).extend(tokenizer, CORPUS * 3).expansion == one.expansion
 
