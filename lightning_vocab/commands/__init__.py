@@ -9,6 +9,7 @@ COMMANDS = {
     "check": "Check the contract between tokenizer, model, expansion and text.",
     "export": "Write a Hugging Face folder from a checkpoint.",
     "fertility": "Measure what tokenizers make of text, side by side.",
+    "grow": "Grow a tokenizer and write its expansion folder, without training.",
     "plan": "Say how many tokens to add, what they cost, and whether to expand at all.",
     "slots": "List the ids of a base that have a row but no text of their own.",
 }

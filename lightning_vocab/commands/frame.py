@@ -27,9 +27,11 @@ def run_command(command: Callable[..., int | None], args: Sequence[str], prog: s
     Returns:
         The exit status: what the function returned, 0 for None, 2 for an error of the user.
     """
-    arguments = _parser(command, prog).parse_args(list(args)).as_dict()
+    parser = _parser(command, prog)
+    arguments = parser.parse_args(list(args))
     try:
-        return command(**arguments) or 0
+        arguments = parser.instantiate_classes(arguments)
+        return command(**vars(arguments)) or 0
     except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
