@@ -9,8 +9,9 @@ from typing import Any
 
 import datasets
 
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.subject import Subject
+from lightning_vocab.vocabulary.wording import counted, some
 
 CACHE = Check(15, "cached data")
 MANIFEST = Check(15, "manifest")

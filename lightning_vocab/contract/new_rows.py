@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_vocab.contract.equal_rows import EqualRows
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.row_values import RowNorms, norms_of, unfinite_ids
 from lightning_vocab.contract.rows_and_ids import NO_MODEL
 from lightning_vocab.contract.stored import Matrices
 from lightning_vocab.contract.subject import Subject
+from lightning_vocab.vocabulary.wording import counted, some
 
 NEW_ROWS = Check(12, "new rows")
 TRAINED = Check(12, "training of the new rows")

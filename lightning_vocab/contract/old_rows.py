@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_vocab.contract.finding import Check, Finding, counted
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.row_values import largest_change
 from lightning_vocab.contract.rows_and_ids import NO_MODEL
 from lightning_vocab.contract.stored import Matrices
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
+from lightning_vocab.vocabulary.wording import counted
 
 OLD_ROWS = Check(16, "old rows")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
+from lightning_vocab.vocabulary.wording import counted, some
 
 TOKENS = Check(6, "protocol tokens")
 STOPS = Check(6, "stop strings")

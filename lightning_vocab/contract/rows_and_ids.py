@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.probes import NASTY_TEXT, OLD_TEXT
 from lightning_vocab.contract.subject import Subject
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.guarantees import dead_tokens
+from lightning_vocab.vocabulary.wording import counted, some
 
 HEIGHTS = Check(1, "heights")
 IDS = Check(2, "ids")

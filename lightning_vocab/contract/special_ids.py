@@ -9,9 +9,10 @@ import regex
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedConfig
 
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.rows_and_ids import template_ids
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
+from lightning_vocab.vocabulary.wording import counted, some
 
 AGREE = Check(3, "special ids")
 MOVED = Check(3, "special ids of the base")

@@ -8,10 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_vocab.contract.finding import Check, Finding, counted, some
+from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.probes import NASTY_TEXT, OLD_TEXT
 from lightning_vocab.contract.subject import ModelWithTokenizer, Subject
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
+from lightning_vocab.vocabulary.wording import counted, some
 
 CONTEXT = Check(9, "effective context")
 ROUND_TRIP = Check(10, "round trip")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lightning_vocab.initializers.base import Initializer, RowContext
-
-_SHOWN = 5
+from lightning_vocab.vocabulary.wording import some
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,7 @@ class Coverage:
         said = f"{self.method} made {done} of {self.num_tokens} new tokens ({self.share:.1%})"
         if not self.missing:
             return f"{said}."
-        return f"{said}; {self.fallback} made the other {len(self.missing)}: {named(self.missing)}."
-
-
-def named(surfaces: Sequence[str]) -> str:
-    """The first few surfaces, for a message."""
-    shown = ", ".join(map(repr, surfaces[:_SHOWN]))
-    return f"{shown} …" if len(surfaces) > _SHOWN else shown
+        return f"{said}; {self.fallback} made the other {len(self.missing)}: {some(self.missing)}."
 
 
 def covered_by(
@@ -66,6 +58,6 @@ def covered_by(
     if missing and fallback is None:
         raise ValueError(
             f"{method} has nothing to make {len(missing)} of {len(tokens)} new tokens from, such "
-            f"as {named(missing)}: give it a fallback, such as SubwordMean, or more to go by."
+            f"as {some(missing)}: give it a fallback, such as SubwordMean, or more to go by."
         )
     return Coverage(method, len(tokens), missing, type(fallback).__name__ if missing else None)

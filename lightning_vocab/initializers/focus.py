@@ -11,11 +11,11 @@ from typing_extensions import override
 
 from lightning_vocab.functional.sparsemax import sparsemax_cosine
 from lightning_vocab.initializers.base import Initializer, RowContext
-from lightning_vocab.initializers.coverage import named
 from lightning_vocab.initializers.scripts import script_of
 from lightning_vocab.initializers.similar import GivenWeights, Likeness, SimilarRows
 from lightning_vocab.initializers.spaces.base import AuxiliarySpace
 from lightning_vocab.initializers.spaces.base_model import BaseModelSpace
+from lightning_vocab.vocabulary.wording import some
 
 Pool = Literal["all", "script"]
 
@@ -82,7 +82,7 @@ class FOCUS(SimilarRows):
         if missing:
             count = sum(script in missing for script in wanted)
             warnings.warn(
-                f"The space knows no base token of the scripts {named(missing)}: {count} new "
+                f"The space knows no base token of the scripts {some(missing)}: {count} new "
                 f"tokens of {len(tokens)} are mixed from base tokens of all scripts.",
                 stacklevel=2,
             )

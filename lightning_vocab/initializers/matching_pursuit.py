@@ -13,10 +13,11 @@ from typing_extensions import override
 from lightning_vocab.functional.matching_pursuit import SparseCodes, orthogonal_matching_pursuit
 from lightning_vocab.initializers.base import Initializer, RowContext, required_bias, token_texts
 from lightning_vocab.initializers.combined import completed, merged_rows, places_of
-from lightning_vocab.initializers.coverage import Coverage, covered_by, named
+from lightning_vocab.initializers.coverage import Coverage, covered_by
 from lightning_vocab.initializers.moments import mean_row
 from lightning_vocab.initializers.stored_rows import StoredRows, read_rows
 from lightning_vocab.vocabulary.folder import load_tokenizer
+from lightning_vocab.vocabulary.wording import some
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _UNDECODABLE = "\ufffd"
@@ -164,7 +165,7 @@ class OrthogonalMatchingPursuit(Initializer):
             if broken:
                 raise ValueError(
                     f"The donor {self.donor!r} has nan or inf in the rows of {len(broken)} tokens "
-                    f"that are needed, such as {named(token_texts(tokenizer, broken))}: its "
+                    f"that are needed, such as {some(token_texts(tokenizer, broken))}: its "
                     "weights are damaged, or were stored in a type too small for them."
                 )
 

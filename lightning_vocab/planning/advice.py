@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_vocab.planning.points import Plan
+from lightning_vocab.vocabulary.wording import counted
 
 Method = Literal["none", "continued_bpe", "continued_bpe_into_slots", "add_tokens", "reuse_slots"]
 
@@ -154,20 +155,6 @@ def check_room(num_listed: int, num_slots: int) -> None:
             f"Expected a list that fits into the base's {counted(num_slots, 'slot')}, as no matrix "
             f"may grow, got {counted(num_listed, 'token')}: list fewer, or set fixed_size to false."
         )
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 token``, ``1,200 tokens``.
-
-    Args:
-        number: How many.
-        noun: Of what, in the singular.
-
-    Example:
-        >>> counted(1, "slot"), counted(1200, "new token")
-        ('1 slot', '1,200 new tokens')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _worth(plan: Plan, rules: Rules) -> Limit:

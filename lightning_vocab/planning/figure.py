@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_vocab.planning.advice import Advice, counted
+from lightning_vocab.planning.advice import Advice
 from lightning_vocab.planning.points import Plan
+from lightning_vocab.vocabulary.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_vocab.planning.advice import Advice, counted
+from lightning_vocab.planning.advice import Advice
 from lightning_vocab.planning.points import Plan, PlanPoint
+from lightning_vocab.vocabulary.wording import counted
 
 
 def report(plan: Plan, points: Sequence[PlanPoint], advice: Advice) -> Group:

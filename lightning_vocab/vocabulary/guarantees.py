@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 
 from lightning_vocab.vocabulary.backend_state import BackendState
 from lightning_vocab.vocabulary.fingerprint import backend
+from lightning_vocab.vocabulary.wording import some
 
 _PIPELINE = ("normalizer", "pre_tokenizer", "decoder")
 _LARGEST_SHIFT = 1e-6
@@ -40,7 +41,7 @@ def check_guarantees(
     if dead:
         raise ValueError(
             f"{len(dead)} new tokens can never be produced by the grown tokenizer, such as "
-            f"{_some(new[i] for i in dead)}: {_cause(grown)}"
+            f"{some(new[i] for i in dead)}: {_cause(grown)}"
         )
 
 
@@ -116,14 +117,14 @@ def _check_old_ids(
     taken = set(base.ids.values())
     if clash := [i for i in new if i in taken and i not in slots]:
         raise ValueError(
-            f"New tokens took ids of the base, such as {_some(f'{i}: {new[i]}' for i in clash)}. "
+            f"New tokens took ids of the base, such as {some(f'{i}: {new[i]}' for i in clash)}. "
             "Old ids must stay; name reused slots as kind 'slot'."
         )
     is_kept = base.ids.items() <= grown.ids.items()
     if moved := [] if is_kept else _moved(base, grown, slots):
         raise ValueError(
             f"{len(moved)} old tokens are missing or have another id in the grown tokenizer, such "
-            f"as {_some(moved)}: old ids must stay as they are."
+            f"as {some(moved)}: old ids must stay as they are."
         )
     kept = {item["id"]: item for item in grown.added_tokens}
     changed = [
@@ -134,7 +135,7 @@ def _check_old_ids(
     promoted = [kept[i]["content"] for i in taken.intersection(kept) - _ids(base) - set(slots)]
     if changed or promoted:
         raise ValueError(
-            f"Added tokens of the base changed, such as {_some(changed + promoted)}: an old token "
+            f"Added tokens of the base changed, such as {some(changed + promoted)}: an old token "
             "must keep its settings (special, normalized, lstrip, rstrip, single_word)."
         )
 
@@ -177,8 +178,3 @@ def _moved(base: BackendState, grown: BackendState, slots: Collection[int]) -> l
 
 def _ids(state: BackendState) -> set[int]:
     return {item["id"] for item in state.added_tokens}
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:limit]) + (" …" if len(shown) > limit else "")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_vocab.contract import Finding
-from lightning_vocab.contract.finding import counted
+from lightning_vocab.vocabulary.wording import counted
 from tests.contract import faults
 from tests.contract.cases import Case
 

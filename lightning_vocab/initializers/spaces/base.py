@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_vocab.initializers.base import RowContext
-from lightning_vocab.initializers.coverage import named
+from lightning_vocab.vocabulary.wording import some
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class TokenVectors:
             f"{name} knows {len(tokens) - len(missing)} of {len(tokens)} new tokens and "
             f"{int(self.knows_old.sum())} of {len(self.knows_old)} base tokens"
         )
-        return f"{said}; not {named(missing)}." if missing else f"{said}."
+        return f"{said}; not {some(missing)}." if missing else f"{said}."
 
 
 class AuxiliarySpace(ABC):

@@ -44,17 +44,6 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 
 @pytest.fixture(scope="module")
-def content() -> bytes:
-    return trained(ENGLISH * 3, 300, "bpe")
-
-
-@pytest.fixture(scope="module")
-def base(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    folder = tmp_path_factory.mktemp("base")
-    return load_beside(folder, content, "tokenizer.model", tokenizer_class="LlamaTokenizer")
-
-
-@pytest.fixture(scope="module")
 def grown(base: PreTrainedTokenizerBase) -> ExpandedTokenizer:
     return ContinuedBPE(25, progress=False).extend(base, NEW)
 

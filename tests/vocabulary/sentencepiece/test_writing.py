@@ -17,18 +17,7 @@ from lightning_vocab.vocabulary.sentencepiece.model import (
     write_sentencepiece,
 )
 from lightning_vocab.vocabulary.sentencepiece.pieces import NoSentencePieceError, add_pieces
-from tests.vocabulary.sentencepiece.pieces import ENGLISH, load_beside, proto_of, trained
-
-
-@pytest.fixture(scope="module")
-def content() -> bytes:
-    return trained(ENGLISH * 3, 300, "bpe")
-
-
-@pytest.fixture(scope="module")
-def base(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    folder = tmp_path_factory.mktemp("base")
-    return load_beside(folder, content, "tokenizer.model", tokenizer_class="LlamaTokenizer")
+from tests.vocabulary.sentencepiece.pieces import proto_of
 
 
 @pytest.fixture(scope="module")
