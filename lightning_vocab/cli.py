@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
@@ -15,6 +17,20 @@ from lightning_vocab.commands import COMMANDS, find_command
 from lightning_vocab.commands.frame import run_command
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
+
+STAGES = {
+    "ground": (
+        "Teach the new rows what their tokens mean, from pairs of tokens and descriptions.",
+        ("lightning_vocab.module", "VocabExpansionModule"),
+        ("lightning_vocab.grounding", "GroundingDataModule"),
+    ),
+    "distill": (
+        "Teach the new rows to do what their pieces do, from snippets of text.",
+        ("lightning_vocab.distillation", "DistillationModule"),
+        ("lightning_vocab.distillation", "DistillationDataModule"),
+    ),
+}
+"""Fits of their own before `fit`: name, summary, and where module and data module are found."""
 
 
 class VocabCLI(LightningCLI):
@@ -46,17 +62,37 @@ class VocabCLI(LightningCLI):
                 console.print(Panel(text, title="continuation"), markup=False)
 
 
+class StageCLI(VocabCLI):
+    """A `VocabCLI` with ``fit`` alone, for a trained stage that has classes of its own."""
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        """``fit`` alone."""
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+
 def main(args: ArgsType = None) -> None:
     """Run the command line; `args` as in `sys.argv[1:]`, or that if None."""
-    given = sys.argv[1:] if args is None else args
-    if isinstance(given, Sequence) and given and given[0] in COMMANDS:
-        status = run_command(find_command(given[0]), given[1:], f"lightning-vocab {given[0]}")
+    words = sys.argv[1:] if args is None else args
+    given: Sequence[str] = words if isinstance(words, list | tuple) else []
+    name = given[0] if given else ""
+    if name in COMMANDS:
+        status = run_command(find_command(name), given[1:], f"lightning-vocab {name}")
         if status:
             sys.exit(status)
-        return
-    VocabCLI(
-        VocabExpansionModule,
-        VocabDataModule,
+    elif name in STAGES:
+        module, data = (getattr(import_module(room), kind) for room, kind in STAGES[name][1:])
+        _run(StageCLI, module, data, ["fit", *given[1:]])
+    else:
+        _run(VocabCLI, VocabExpansionModule, VocabDataModule, args)
+
+
+def _run(cli: type[VocabCLI], module: type[Any], data: type[Any], args: ArgsType) -> None:
+    summaries = {**COMMANDS, **{name: stage[0] for name, stage in STAGES.items()}}
+    cli(
+        module,
+        data,
         args=args,
         seed_everything_default=7,
         save_config_kwargs={"overwrite": True},
@@ -64,7 +100,7 @@ def main(args: ArgsType = None) -> None:
             "prog": "lightning-vocab",
             "version": version("lightning-vocab"),
             "description": "Grow the vocabulary of a causal language model and train it. "
-            + " ".join(f"`lightning-vocab {name}`: {said}" for name, said in COMMANDS.items()),
+            + " ".join(f"`lightning-vocab {name}`: {said}" for name, said in summaries.items()),
         },
         auto_configure_optimizers=False,
     )

@@ -27,6 +27,7 @@ from lightning_vocab.scoring import ScoredModule, log_fertility
 from lightning_vocab.vocabulary import (
     ExpandedTokenizer,
     check_base,
+    is_grown_base,
     load_expansion,
     load_tokenizer,
 )
@@ -43,7 +44,9 @@ class VocabExpansionModule(ScoredModule):
     Logs ``train/loss_nats`` and, for each validation source, ``val/bits_per_byte/<source>``.
 
     Args:
-        base: ``demo``, a local Hugging Face folder, or a hub id.
+        base: ``demo``, a local Hugging Face folder, or a hub id. A base that has grown by the
+            expansion already, such as the folder that a grounding run exported, goes on with the
+            rows that it has if the initializer is `Keep`.
         expansion_dir: Folder of the grown tokenizer and its manifest. None trains the base as it
             is, with the vocabulary that it has.
         initializer: First value of the new rows; `SubwordMean` if None.
@@ -108,6 +111,7 @@ class VocabExpansionModule(ScoredModule):
         self.lr_scheduler_callable = lr_scheduler
         self.model: PreTrainedModel | None = None
         self.expanded: ExpandedTokenizer | None = None
+        self.is_base_grown = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._loss: NextTokenLoss | None = None
         self._options: Options = {}
@@ -128,18 +132,22 @@ class VocabExpansionModule(ScoredModule):
         base = resolve_base(self.hparams["base"])
         model = load_base_model(base, self.hparams["dtype"])
         folder = self.hparams["expansion_dir"]
-        self._tokenizer = load_tokenizer(base)
+        self._tokenizer = base_tokenizer = load_tokenizer(base)
         if folder is not None:
             self.expanded = load_expansion(folder)
-            check_base(self.expanded, self._tokenizer)
+            check_base(self.expanded, base_tokenizer)
             self._tokenizer = self.expanded.tokenizer
+            self.is_base_grown = is_grown_base(self.expanded, base_tokenizer)
             expand_model(
                 model,
                 self.expanded,
                 self.initializer,
+                is_grown=self.is_base_grown,
                 pad_to_multiple_of=self.hparams["pad_to_multiple_of"],
                 generator=torch.Generator().manual_seed(self.hparams["initializer_seed"]),
             )
+            for remark in self.initializer.remarks():
+                rank_zero_info(remark)
         self.model = model.train()
 
     @property

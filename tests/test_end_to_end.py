@@ -15,13 +15,16 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from transformers import T5Config
 
 from lightning_vocab.callbacks import (
+    ContractCheck,
     EmbeddingSpectrumMonitor,
     ExpansionReport,
     FreezeBackbone,
     UnfreezeAt,
 )
 from lightning_vocab.datamodule import VocabDataModule
+from lightning_vocab.initializers import Keep
 from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.rows import find_split
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
 from tests.conftest import NEW_TEXTS, TEXTS, case, make_tokenizer
@@ -209,6 +212,45 @@ def test_a_resumed_run_keeps_the_measured_base_and_cannot_invent_one(
 
 class OddStrategy(SingleDeviceStrategy):
     """A strategy that nobody has tested."""
+
+
+@UNTIED_IS_QUICK
+def test_an_exported_run_goes_on_as_the_base_of_the_next(base_folder: str, text: Path) -> None:
+    first = make_module(base_folder, text)
+    make_trainer(text).fit(first, datamodule=make_data(base_folder, text))
+    export = str(text / "export")
+    first.export(export)
+    second = make_module(export, text)
+    second.initializer = Keep()
+    second.hparams["expansion_dir"] = export
+    data = make_data(export, text)
+    data.hparams["expansion_dir"] = export
+    report, start = ExpansionReport(), FirstRows()
+    make_trainer(text, start, report, ContractCheck()).fit(second, datamodule=data)
+    assert second.is_base_grown
+    for now, was in zip(start.rows, new_rows(first), strict=True):
+        assert torch.equal(now, was)
+    lines = {row.name: row for row in report.rows}
+    assert lines["tokens per byte, new"].before == lines["tokens per byte, new"].after
+    begun = second.bits_per_byte(data.base_val_dataloaders()[0]).compute()
+    ended = lines["bits per byte, new"]
+    assert ended.after == pytest.approx(float(begun))
+    assert ended.before is not None
+    assert ended.before > float(begun)
+
+
+class FirstRows(Callback):
+    """The new rows as a fit begins with them."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, VocabExpansionModule)
+        self.rows = new_rows(pl_module)
+
+
+def new_rows(module: VocabExpansionModule) -> list[torch.Tensor]:
+    split = find_split(module.language_model)
+    assert split is not None
+    return [part.rows.new.detach().clone() for part in split]
 
 
 def test_an_untested_strategy_and_a_base_of_another_kind_leave_nothing(

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertMo
 
 from lightning_vocab.callbacks import FreezeBackbone
 from lightning_vocab.checkpoints import MANIFEST_KEY
+from lightning_vocab.initializers import DictionaryAlignment, SubwordMean
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import find_split, is_tied
 from lightning_vocab.vocabulary import AddTokens, load_tokenizer, save_expansion
@@ -235,6 +236,18 @@ def test_the_export_gives_the_same_logits_in_plain_transformers(
     with torch.no_grad():
         expected = module.language_model.eval()(ids).logits
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_an_initializer_remarks_is_said(
+    base_folder: str, expansion_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("lightning_vocab.module.rank_zero_info", said.append)
+    (tmp_path / "pairs.tsv").write_text("the\tzebra\n", encoding="utf-8")
+    method = DictionaryAlignment(str(tmp_path / "pairs.tsv"), fallback=SubwordMean())
+    VocabExpansionModule(base_folder, expansion_folder, method).configure_model()
+    assert said == [str(method.coverage)]
+    assert "SubwordMean made the other" in said[0]
 
 
 def test_a_subclass_overrides_one_step_and_keeps_the_rest(

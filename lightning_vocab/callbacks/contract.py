@@ -140,8 +140,8 @@ class ContractCheck(Callback):
 
 
 def _base(module: VocabExpansionModule) -> ModelWithTokenizer | None:
-    """The base, where the run grows one."""
-    if module.expanded is None:
+    """The base, where the run grows one; one that has grown already is nothing to compare with."""
+    if module.expanded is None or module.is_base_grown:
         return None
     return load_folder(resolve_base(module.hparams["base"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ class ExpansionReport(Callback):
     """Measures the base before the first step and the expanded model at the end, and says both.
 
     Before: the base model with the base tokenizer, through the old rows alone, on every validation
-    source. After: the expanded model with the grown tokenizer on the same documents. Tokens per
-    byte and per word, bits per byte, new tokens in use, effective rank of the new rows at their
-    first value and at the end. Needs a `VocabExpansionModule` with an expansion and a
-    `VocabDataModule`.
+    source; a base that has grown already is scored as it is. After: the expanded model with the
+    grown tokenizer on the same documents. Tokens per byte and per word, bits per byte, new tokens
+    in use, effective rank of the new rows at their first value and at the end. Needs a
+    `VocabExpansionModule` with an expansion and a `VocabDataModule`.
 
     Cost: one pass over the validation text before training, and one at the end if the last
     validation was not after the last step.
@@ -89,7 +90,7 @@ class ExpansionReport(Callback):
             self._check_resumed(data.val_names)
             return
         self._before, self._validated_step = {}, -1
-        with base_view(module.language_model):
+        with nullcontext() if module.is_base_grown else base_view(module.language_model):
             loaders = zip(data.val_names, data.base_val_dataloaders(), strict=True)
             for name, loader in loaders:
                 self._before[name] = float(module.bits_per_byte(loader).compute())

@@ -13,7 +13,7 @@ from lightning_vocab.data.cache import KnownTokenizer
 from lightning_vocab.data.grown_on import note_text, other_text
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import frame_of
-from lightning_vocab.vocabulary.base_check import check_base
+from lightning_vocab.vocabulary.base_check import check_base, is_grown_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import fingerprint
@@ -30,7 +30,7 @@ class Tokenizers:
     """The tokenizers of a run.
 
     Args:
-        base: The base tokenizer.
+        base: The base tokenizer; the grown one where the base has grown already.
         grown: The one to train with: the grown tokenizer, or the base without an expansion.
         expanded: The grown tokenizer with its manifest, if there is an expansion.
     """
@@ -215,11 +215,10 @@ def _pair(base: PreTrainedTokenizerBase, expanded: ExpandedTokenizer | None) -> 
         known = KnownTokenizer(base, fingerprint(base))
         return Tokenizers(known, known, None)
     manifest = expanded.expansion
-    return Tokenizers(
-        KnownTokenizer(base, manifest.base_fingerprint),
-        KnownTokenizer(expanded.tokenizer, manifest.tokenizer_fingerprint),
-        expanded,
-    )
+    grown = KnownTokenizer(expanded.tokenizer, manifest.tokenizer_fingerprint)
+    if is_grown_base(expanded, base):
+        return Tokenizers(grown, grown, expanded)
+    return Tokenizers(KnownTokenizer(base, manifest.base_fingerprint), grown, expanded)
 
 
 def _problem(

@@ -173,6 +173,10 @@ class Initializer(ABC):
         """
         return mean_row(required_bias(context), context.base_ids).expand(context.num_new)
 
+    def remarks(self) -> list[str]:
+        """What is to be said of the last call of `rows`, such as the share of tokens covered."""
+        return []
+
 
 def required_bias(context: RowContext) -> Tensor:
     """The bias of the base's head, ``(base_rows,)``.

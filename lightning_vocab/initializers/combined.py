@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_vocab.initializers.base import Initializer, RowContext, required_bias
-from lightning_vocab.initializers.coverage import Coverage, covered_by
+from lightning_vocab.initializers.coverage import Coverage, covered_by, spoken
 
 
 class RowWeights(NamedTuple):
@@ -68,6 +68,11 @@ class CombinedRows(Initializer):
         inputs = summed_rows(context.input_rows, given)
         outputs = None if context.output_rows is None else summed_rows(context.output_rows, given)
         return completed(context, given.is_covered, (inputs, outputs), self.fallback)
+
+    @override
+    def remarks(self) -> list[str]:
+        """The coverage of the last call, and what the fallback says of its own."""
+        return spoken(self.coverage, self.fallback)
 
     @override
     def bias(self, context: RowContext) -> Tensor:

@@ -39,6 +39,19 @@ class Coverage:
         return f"{said}; {self.fallback} made the other {len(self.missing)}: {some(self.missing)}."
 
 
+def spoken(coverage: Coverage | None, fallback: Initializer | None) -> list[str]:
+    """A coverage in words and, where tokens were left to a fallback, the fallback's own remarks.
+
+    Args:
+        coverage: What a method could do; None before it was asked.
+        fallback: Made the others.
+    """
+    if coverage is None:
+        return []
+    others = fallback.remarks() if coverage.missing and fallback is not None else []
+    return [str(coverage), *others]
+
+
 def covered_by(
     method: str, context: RowContext, is_covered: Tensor, fallback: Initializer | None
 ) -> Coverage:

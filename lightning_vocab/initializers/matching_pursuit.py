@@ -13,7 +13,7 @@ from typing_extensions import override
 from lightning_vocab.functional.matching_pursuit import SparseCodes, orthogonal_matching_pursuit
 from lightning_vocab.initializers.base import Initializer, RowContext, required_bias, token_texts
 from lightning_vocab.initializers.combined import completed, merged_rows, places_of
-from lightning_vocab.initializers.coverage import Coverage, covered_by
+from lightning_vocab.initializers.coverage import Coverage, covered_by, spoken
 from lightning_vocab.initializers.moments import mean_row
 from lightning_vocab.initializers.stored_rows import StoredRows, read_rows
 from lightning_vocab.vocabulary.folder import load_tokenizer
@@ -110,6 +110,11 @@ class OrthogonalMatchingPursuit(Initializer):
                 codes = self._codes(context, stored.head, found)
             outputs = _rebuilt(context.output_rows, found.base_ids, codes)
         return completed(context, found.is_covered, (inputs, outputs), self.fallback)
+
+    @override
+    def remarks(self) -> list[str]:
+        """The coverage of the last call, and what the fallback says of its own."""
+        return spoken(self.coverage, self.fallback)
 
     @override
     def bias(self, context: RowContext) -> Tensor:

@@ -31,14 +31,23 @@ class Mixture(Initializer):
         self.text = text
         self.special = text if special is None else special
         self.slot = self.special if slot is None else slot
+        self._remarks: list[str] = []
 
     @override
     def rows(self, context: RowContext) -> tuple[Tensor, Tensor | None]:
         """Input rows and, if untied, output rows ``(num_new, dim)``."""
-        made = [(places, method.rows(part)) for places, method, part in self._parts(context)]
+        self._remarks, made = [], []
+        for places, method, part in self._parts(context):
+            made.append((places, method.rows(part)))
+            self._remarks += method.remarks()  # at once: one method may serve two kinds
         inputs = _in_order([(places, rows[0]) for places, rows in made])
         outputs = [(places, rows[1]) for places, rows in made if rows[1] is not None]
         return inputs, _in_order(outputs) if outputs else None
+
+    @override
+    def remarks(self) -> list[str]:
+        """What the methods said of their kinds at the last call."""
+        return self._remarks
 
     @override
     def bias(self, context: RowContext) -> Tensor:
@@ -82,6 +91,11 @@ class Separate(Initializer):
                 "row serves both ends. Give one method alone."
             )
         return self.inputs.rows(context)[0], self.outputs.rows(context)[1]
+
+    @override
+    def remarks(self) -> list[str]:
+        """What both methods say of the last call."""
+        return [*self.inputs.remarks(), *self.outputs.remarks()]
 
     @override
     def bias(self, context: RowContext) -> Tensor:

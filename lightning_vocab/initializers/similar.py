@@ -78,6 +78,11 @@ class SimilarRows(CombinedRows):
         """
 
     @override
+    def remarks(self) -> list[str]:
+        """What the space knew at the last call, and the coverage."""
+        return [*([] if self.known is None else [self.known]), *super().remarks()]
+
+    @override
     def weights(self, context: RowContext) -> RowWeights:
         """The base rows of each new row and their weights, on the CPU."""
         vectors = self.space.vectors(context)

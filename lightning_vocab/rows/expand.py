@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,15 @@ from lightning_vocab.rows.split import SplitEmbedding, SplitHead, SplitRows
 from lightning_vocab.rows.ties import is_tied
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 
+
+class _Sizes(NamedTuple):
+    """Heights of the old part, of the whole, and of what has no token behind the old part."""
+
+    base_rows: int
+    num_rows: int
+    num_padding: int
+
+
 _Biases = tuple[nn.Parameter | None, Tensor | None, Tensor | None]
 _NO_BIASES: _Biases = (None, None, None)
 
@@ -26,6 +36,7 @@ def expand_model(
     expanded: ExpandedTokenizer,
     initializer: Initializer,
     *,
+    is_grown: bool = False,
     pad_to_multiple_of: int | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
@@ -34,13 +45,17 @@ def expand_model(
     The base's matrices become the old rows as they are: same Parameters, same values, and the
     logits of old tokens stay bit for bit. Ties stay ties. Rows never get fewer. Appended rows
     without a token get the mean of the base's rows (see `_split`) and never train. The config
-    follows; a bos, eos or pad token that is new is entered there. A model whose forward reads
+    follows; a bos, eos or pad token that is new is entered there. A model that has grown already is
+    cut where its base ended: views of its matrices become the old rows, and its new rows are what
+    the initializer gives (`Keep`: those that it has). A model whose forward reads
     ``lm_head.weight`` itself (Mamba) is not supported: its first forward fails.
 
     Args:
         model: The base: a causal language model of transformers, or a module that holds one.
         expanded: The grown tokenizer with its manifest.
         initializer: Makes the rows of the new tokens.
+        is_grown: Whether the model has rows for the new tokens already, as one that was exported
+            after it had been expanded.
         pad_to_multiple_of: Makes the number of rows a multiple of this.
         generator: Randomness of the initializer. None is a generator of seed 0: all ranks agree.
 
@@ -50,14 +65,14 @@ def expand_model(
         TypeError: If the embedding or the head is of a kind that cannot be split.
     """
     lm = find_causal_lm(model)
-    embedding, head = checked_parts(lm, expanded.expansion)
+    embedding, head = checked_parts(lm, expanded.expansion, is_grown=is_grown)
     context = _context(lm, expanded, embedding, head, generator)
-    num_rows = _height(context, pad_to_multiple_of)
-    input_rows, output_rows = _splits(initializer, context, embedding, head, num_rows)
+    sizes = _sizes(context, pad_to_multiple_of, is_grown=is_grown)
+    input_rows, output_rows = _splits(initializer, context, embedding, head, sizes)
     scale, padding_idx = scale_of(embedding), embedding.padding_idx
     replace_module(lm, embedding, SplitEmbedding(input_rows, scale, padding_idx))
     replace_module(lm, head, SplitHead(output_rows))
-    _follow(lm, expanded, num_rows)
+    _follow(lm, expanded, sizes.num_rows)
 
 
 def _context(
@@ -78,19 +93,16 @@ def _context(
     )
 
 
-def _height(context: RowContext, pad_to_multiple_of: int | None) -> int:
+def _sizes(context: RowContext, pad_to_multiple_of: int | None, *, is_grown: bool) -> _Sizes:
     multiple = 1 if pad_to_multiple_of is None else pad_to_multiple_of
     if multiple < 1:
         raise ValueError(f"pad_to_multiple_of must be 1 or more: got {multiple}.")
-    expansion = context.expansion
-    needed = max(len(context.input_rows), expansion.num_rows, expansion.new_ids[-1] + 1)
-    return math.ceil(needed / multiple) * multiple
-
-
-def _num_padding(context: RowContext, num_rows: int) -> int:
-    base_rows = len(context.input_rows)
-    behind = sum(id >= base_rows for id in context.expansion.new_ids)
-    return num_rows - base_rows - behind
+    expansion, height = context.expansion, len(context.input_rows)
+    needed = max(height, expansion.num_rows, expansion.new_ids[-1] + 1)
+    num_rows = math.ceil(needed / multiple) * multiple
+    base_rows = expansion.base_rows if is_grown else height
+    behind = sum(id >= base_rows for id in expansion.new_ids)
+    return _Sizes(base_rows, num_rows, num_rows - base_rows - behind)
 
 
 def _splits(
@@ -98,17 +110,17 @@ def _splits(
     context: RowContext,
     embedding: nn.Embedding,
     head: nn.Linear,
-    num_rows: int,
+    sizes: _Sizes,
 ) -> tuple[SplitRows, SplitRows]:
     """The split rows of the embedding and of the head: one object where the model is tied."""
     inputs, outputs = _made_rows(initializer, context)
-    biases = _made_biases(initializer, context, head.bias, num_rows)
+    biases = _made_biases(initializer, context, head.bias, sizes)
     if outputs is None:
-        shared = _split(context, embedding.weight, inputs, num_rows, biases)
+        shared = _split(context, embedding.weight, inputs, sizes, biases)
         return shared, shared
     return (
-        _split(context, embedding.weight, inputs, num_rows, _NO_BIASES),
-        _split(context, head.weight, outputs, num_rows, biases),
+        _split(context, embedding.weight, inputs, sizes, _NO_BIASES),
+        _split(context, head.weight, outputs, sizes, biases),
     )
 
 
@@ -129,37 +141,53 @@ def _made_rows(initializer: Initializer, context: RowContext) -> tuple[Tensor, T
 
 
 def _made_biases(
-    initializer: Initializer, context: RowContext, old: nn.Parameter | None, num_rows: int
+    initializer: Initializer, context: RowContext, base: nn.Parameter | None, sizes: _Sizes
 ) -> _Biases:
-    if old is None:
+    if base is None:
         return _NO_BIASES
     new = initializer.bias(context)
     _check_values(new, (context.num_new,), f"bias of {type(initializer).__name__}")
-    mean = mean_row(old.detach(), context.base_ids)
-    return old, _like(old, new), _like(old, mean.expand(_num_padding(context, num_rows)))
+    return _old(base, sizes), _like(base, new), _padding(context, base, sizes)
 
 
 def _split(
-    context: RowContext, old: Tensor, new: Tensor, num_rows: int, biases: _Biases
+    context: RowContext, base: Tensor, new: Tensor, sizes: _Sizes, biases: _Biases
 ) -> SplitRows:
-    """Split one matrix; rows without a token get the mean of the base rows that have one.
+    """Split one matrix."""
+    assert isinstance(base, nn.Parameter)
+    return SplitRows(
+        _old(base, sizes),
+        _like(base, new),
+        torch.tensor(context.expansion.new_ids, dtype=torch.long, device=base.device),
+        _padding(context, base, sizes),
+        old_bias=biases[0],
+        new_bias=biases[1],
+        padding_bias=biases[2],
+    )
+
+
+def _old(base: nn.Parameter, sizes: _Sizes) -> nn.Parameter:
+    """The base's own Parameter, or a view of its first rows where it has grown already."""
+    if sizes.base_rows == len(base):
+        return base
+    return nn.Parameter(base.detach()[: sizes.base_rows], requires_grad=base.requires_grad)
+
+
+def _padding(context: RowContext, base: Tensor, sizes: _Sizes) -> Tensor:
+    """Rows without a token: those that are there stay, others get the mean of rows that have one.
 
     By Jensen's inequality the logit of such a row is at most the logarithm of the mean of the n
     base tokens' exponentiated logits, so it takes no more than ``1 / (n + 1)`` of the probability,
     and m of them ``m / (n + m)``, whatever the hidden state. Zeros or small random rows have no
     such bound: where the base's logits are negative they would win nearly all of it.
     """
-    assert isinstance(old, nn.Parameter)
-    padding = mean_row(old.detach(), context.base_ids)
-    return SplitRows(
-        old,
-        _like(old, new),
-        torch.tensor(context.expansion.new_ids, dtype=torch.long, device=old.device),
-        _like(old, padding.expand(_num_padding(context, num_rows), -1)),
-        old_bias=biases[0],
-        new_bias=biases[1],
-        padding_bias=biases[2],
-    )
+    is_empty = torch.ones(sizes.num_rows - sizes.base_rows, dtype=torch.bool, device=base.device)
+    new_ids = torch.tensor(context.expansion.new_ids, device=base.device)
+    is_empty[new_ids[new_ids >= sizes.base_rows] - sizes.base_rows] = False
+    stored = base.detach()[sizes.base_rows :][is_empty[: len(base) - sizes.base_rows]]
+    mean = mean_row(base.detach(), context.base_ids)
+    fresh = mean.expand(sizes.num_padding - len(stored), *mean.shape)
+    return torch.cat([stored, _like(base, fresh)])
 
 
 def _like(old: Tensor, values: Tensor) -> Tensor:

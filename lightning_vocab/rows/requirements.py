@@ -17,13 +17,14 @@ _SUPPORTED = (
 
 
 def checked_parts(
-    model: PreTrainedModel, expansion: VocabularyExpansion
+    model: PreTrainedModel, expansion: VocabularyExpansion, *, is_grown: bool = False
 ) -> tuple[nn.Embedding, nn.Linear]:
     """The embedding and the head of a base that can be expanded.
 
     Args:
         model: The base model.
         expansion: The manifest of the grown vocabulary.
+        is_grown: Whether the model has the rows of the new tokens already.
 
     Raises:
         ValueError: If the model was expanded already, has no weights yet, or does not fit the
@@ -39,7 +40,7 @@ def checked_parts(
         )
     _check_matrices(embedding, head)
     _check_embedding(embedding)
-    _check_rows(embedding.num_embeddings, expansion)
+    _check_rows(embedding.num_embeddings, expansion, is_grown=is_grown)
     _check_other_tables(model, embedding)
     return embedding, head
 
@@ -98,7 +99,15 @@ def _check_embedding(embedding: nn.Embedding) -> None:
         )
 
 
-def _check_rows(rows: int, expansion: VocabularyExpansion) -> None:
+def _check_rows(rows: int, expansion: VocabularyExpansion, *, is_grown: bool) -> None:
+    if is_grown:
+        if rows < expansion.num_rows:
+            raise ValueError(
+                f"Expected a model that has grown already, with {expansion.num_rows} rows or more, "
+                f"as the manifest says, got one of {rows} rows: its tokenizer has grown, the model "
+                "has not. Take the folder that was exported, or the base."
+            )
+        return
     # A manifest that was made from a tokenizer alone knows nothing of the model's padded rows.
     is_tokenizer_only = expansion.base_rows == expansion.base_len
     if rows == expansion.base_rows or (is_tokenizer_only and rows > expansion.base_rows):

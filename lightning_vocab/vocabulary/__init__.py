@@ -2,7 +2,7 @@
 
 from lightning_vocab.vocabulary import forking as _forking  # noqa: F401  # acts when imported
 from lightning_vocab.vocabulary.added import AddTokens
-from lightning_vocab.vocabulary.base_check import check_base
+from lightning_vocab.vocabulary.base_check import check_base, is_grown_base
 from lightning_vocab.vocabulary.bpe.continued_bpe import ContinuedBPE
 from lightning_vocab.vocabulary.describe import describe_expansion
 from lightning_vocab.vocabulary.expansion import (
@@ -42,6 +42,7 @@ __all__ = [
     "describe_expansion",
     "find_slots",
     "fingerprint",
+    "is_grown_base",
     "load_expansion",
     "load_tokenizer",
     "save_expansion",

@@ -10,7 +10,20 @@ from transformers import PreTrainedTokenizerBase
 from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.describe import describe_states
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, NewToken, VocabularyExpansion
+from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import REWRITE
+
+
+def is_grown_base(expanded: ExpandedTokenizer, base_tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a base has grown already: its tokenizer is the grown one of this expansion.
+
+    Such is the folder that a grounding run exports; its model has the new rows.
+
+    Args:
+        expanded: The grown tokenizer with its manifest.
+        base_tokenizer: The tokenizer of the base model.
+    """
+    return fingerprint(base_tokenizer) == expanded.expansion.tokenizer_fingerprint
 
 
 def check_base(expanded: ExpandedTokenizer, base_tokenizer: PreTrainedTokenizerBase) -> None:
@@ -18,7 +31,9 @@ def check_base(expanded: ExpandedTokenizer, base_tokenizer: PreTrainedTokenizerB
 
     The manifest is computed again from the two tokenizers and compared: a manifest written or
     edited by hand could otherwise give rows to the wrong tokens or start them from the wrong
-    pieces. The guarantees that `describe_expansion` checks are checked again on the way.
+    pieces. The guarantees that `describe_expansion` checks are checked again on the way. Of a base
+    that has grown already (`is_grown_base`) there is no second tokenizer to compute it from; what
+    `load_expansion` compares is all that can be told.
 
     Args:
         expanded: The grown tokenizer with its manifest.
@@ -30,12 +45,14 @@ def check_base(expanded: ExpandedTokenizer, base_tokenizer: PreTrainedTokenizerB
             ``base_len`` or ``num_rows`` are not those of the two tokenizers.
     """
     expansion, base = expanded.expansion, read_state(base_tokenizer)
+    if base.fingerprint == expansion.tokenizer_fingerprint:
+        return
     if base.fingerprint != expansion.base_fingerprint:
         raise ValueError(
             f"The expansion was built for another base tokenizer: expected fingerprint "
             f"{expansion.base_fingerprint[:12]}… ({expansion.base_len} tokens), got "
             f"{base.fingerprint[:12]}… ({len(base_tokenizer)} tokens). Use the base it was built "
-            "for, or build the expansion again from this one."
+            "for, a model that has grown by it already, or build the expansion again from this one."
         )
     # Only these kinds are somebody's word; that a token is reached by merges shows by itself.
     kinds = {token.id: token.kind for token in expansion.tokens if token.kind != "text"}

@@ -111,6 +111,12 @@ def test_without_a_folder_the_base_is_the_tokenizer_to_train_with(base: str) -> 
     assert tokenizers.expanded is None
 
 
+def test_a_base_that_has_grown_already_is_its_own_grown_tokenizer(folder: str) -> None:
+    tokenizers = load_tokenizers(folder, folder)
+    assert tokenizers.base is tokenizers.grown
+    assert tokenizers.expanded is not None
+
+
 def test_folder_of_another_base_does_not_load(tmp_path: Path, folder: str) -> None:
     with pytest.raises(ValueError, match="another base tokenizer"):
         load_tokenizers(save(make_tokenizer(280), tmp_path / "other"), folder)

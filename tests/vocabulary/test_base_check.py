@@ -15,6 +15,7 @@ from lightning_vocab.vocabulary import (
     TokenKind,
     check_base,
     describe_expansion,
+    is_grown_base,
 )
 from tests.conftest import make_tokenizer
 from tests.vocabulary.test_describe import grown_by, with_xy
@@ -43,6 +44,14 @@ def test_an_expansion_fits_its_base_alone(
     check_base(expanded, tokenizer)
     with pytest.raises(ValueError, match=r"another base tokenizer: .*300 tokens.*290 tokens"):
         check_base(expanded, make_tokenizer(290))
+
+
+def test_a_base_that_has_grown_already_fits(
+    expanded: ExpandedTokenizer, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    check_base(expanded, expanded.tokenizer)
+    assert is_grown_base(expanded, expanded.tokenizer)
+    assert not is_grown_base(expanded, tokenizer)
 
 
 def test_a_renamed_slot_fits(tokenizer: PreTrainedTokenizerFast) -> None:
