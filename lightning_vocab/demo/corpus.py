@@ -58,6 +58,7 @@ def english(split: Split) -> Iterator[str]:
     Raises:
         ValueError: If the split has another name.
     """
+    _check(split)  # before the work
     for name, prose in _prose_documents():
         if _is_in(split, name):
             yield prose
@@ -75,6 +76,7 @@ def code(split: Split) -> Iterator[str]:
     Raises:
         ValueError: If the split has another name.
     """
+    _check(split)
     for name, path in _modules():
         if _is_in(split, name):
             source = _read(path)
@@ -130,9 +132,12 @@ def _modules() -> tuple[tuple[str, Path], ...]:
     return tuple(found)
 
 
-def _is_in(split: Split, name: str) -> bool:
+def _check(split: str) -> None:
     if split not in ("train", "validation"):
         raise ValueError(f"Expected the split 'train' or 'validation', got {split!r}.")
+
+
+def _is_in(split: Split, name: str) -> bool:
     is_held_out = zlib.crc32(name.encode()) % VALIDATION_SHARE == 0
     return is_held_out == (split == "validation")
 

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_GROUP = 16
+"""Columns of which first only the largest is looked at; a selection among all is far slower."""
+
 
 class NearestRows(NamedTuple):
     """The nearest key of each query.
@@ -61,7 +64,7 @@ def cosine_blocks(queries: Tensor, keys: Tensor, block_elements: int = 1 << 24) 
     """Cosines of some queries at a time to all keys: ``(some, keys)``, in the queries' order.
 
     Computed in float32 (float64 for float64 queries). A zero row has the cosine 0 to everything.
-    A block may be changed by the caller.
+    A block may be changed by the caller, and the next one is written over it.
 
     Args:
         queries: Rows, ``(queries, dim)``.
@@ -76,8 +79,10 @@ def cosine_blocks(queries: Tensor, keys: Tensor, block_elements: int = 1 << 24) 
         raise ValueError(f"block_elements must be at least 1, got {block_elements}.")
     dtype = torch.promote_types(queries.dtype, torch.float32)
     units = F.normalize(keys.to(dtype), dim=1)
-    for part in torch.split(queries, max(1, block_elements // len(keys))):
-        yield F.normalize(part.to(dtype), dim=1) @ units.T
+    size = max(1, block_elements // len(keys))
+    block = units.new_empty(min(size, len(queries)), len(keys))
+    for part in torch.split(queries, size):
+        yield torch.mm(F.normalize(part.to(dtype), dim=1), units.T, out=block[: len(part)])
 
 
 @torch.no_grad()
@@ -103,8 +108,37 @@ def best_cosines(
     _check_fit(queries, keys)
     if not 1 <= k <= len(keys):
         raise ValueError(f"k must be from 1 to the number of keys, {len(keys)}: got {k}.")
-    found = [block.topk(k, dim=1) for block in cosine_blocks(queries, keys, block_elements)]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+    found = [largest(block, k) for block in cosine_blocks(queries, keys, block_elements)]
+    values, indices = zip(*found, strict=True) if found else ((), ())
+    return torch.cat(values), torch.cat(indices)
+
+
+def largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest values of each row and their places, the largest first.
+
+    They lie in the k groups of columns whose own largest values are the largest, so only these
+    groups are sorted. Of equal values any may be taken.
+
+    Args:
+        rows: Rows, ``(rows, columns)``.
+        k: Values of each row, at most as many as there are columns.
+
+    Returns:
+        Values and columns, both ``(rows, k)``.
+    """
+    height, width = rows.shape
+    num_groups = width // _GROUP
+    if num_groups < 4 * k:  # little would be left out
+        return tuple(rows.topk(k, dim=1))
+    # A group is every num_groups-th column, so that the maxima are taken of whole runs of memory.
+    heads = rows[:, : _GROUP * num_groups].view(height, _GROUP, num_groups).amax(dim=1)
+    groups = heads.topk(k, dim=1, sorted=False).indices
+    steps = num_groups * torch.arange(_GROUP, device=rows.device)
+    columns = (groups.unsqueeze(1) + steps[:, None]).flatten(1)
+    rest = torch.arange(_GROUP * num_groups, width, device=rows.device)
+    columns = torch.cat([columns, rest.expand(height, -1)], dim=1)
+    values, places = rows.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, places)
 
 
 def _check_fit(queries: Tensor, keys: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vocab.functional.neighbours import cosine_blocks
+from lightning_vocab.functional.neighbours import cosine_blocks, largest
 
 
 class SparseWeights(NamedTuple):
@@ -50,7 +50,7 @@ def sparsemax_cosine(
     keys: Tensor,
     temperature: float = 1.0,
     *,
-    first_width: int = 64,
+    first_width: int = 128,
     block_elements: int = 1 << 24,
 ) -> SparseWeights:
     """For each query the sparsemax of its cosines to all keys, divided by a temperature.
@@ -75,18 +75,19 @@ def sparsemax_cosine(
         raise ValueError(f"temperature must be positive, got {temperature}.")
     ids, weights, counts = [], [], []
     for block in cosine_blocks(queries, keys, block_elements):
-        block /= temperature
         width = min(first_width, len(keys))
         chosen = torch.zeros(len(block), dtype=torch.long, device=block.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         open_rows = torch.arange(len(block), device=block.device)
         while len(open_rows):
-            best, places = block[open_rows].topk(width, dim=1)
+            rows = block if len(open_rows) == len(block) else block[open_rows]
+            best, places = largest(rows, width)
+            best /= temperature
             given = (best - _threshold(best)).clamp_min_(0)
             is_done = (given[:, -1] == 0) | (width == len(keys))
-            rows = open_rows[is_done]
-            chosen[rows] = (given[is_done] > 0).sum(dim=1)
-            found.append((rows, places[is_done], given[is_done]))
+            done = open_rows[is_done]
+            chosen[done] = (given[is_done] > 0).sum(dim=1)
+            found.append((done, places[is_done], given[is_done]))
             open_rows, width = open_rows[~is_done], min(4 * width, len(keys))
         row_ids, row_weights = _flattened(found)
         ids.append(row_ids)

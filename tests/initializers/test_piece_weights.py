@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from lightning_vocab.initializers import RowContext
 from lightning_vocab.initializers.piece_weights import End, PieceWeights, piece_weights
+from tests.conftest import case
 from tests.expanded import make_expanded
 from tests.initializers.contexts import make_context
 
@@ -51,7 +52,7 @@ def test_bytes_of_pieces_add_up_to_those_of_the_token(words: list[str]) -> None:
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("folder", ["storyllamas-4096", "qwen2.5"])
+@pytest.mark.parametrize("folder", ["storyllamas-4096", case("qwen2.5", quick=False)])
 def test_bytes_of_real_pieces_add_up(assets: Path, folder: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(assets / "tokenizers" / folder)
     words = ["ภาษาไทย", "naïvetés", "🙂🙃", "日本語の"]
