@@ -8,6 +8,7 @@ from lightning_vocab.callbacks import (
     FreezeBackbone,
     GradMaskNewRows,
     NewTokenFrequency,
+    NewTokenUsage,
     UnfreezeAt,
 )
 from lightning_vocab.cli import VocabCLI
@@ -78,6 +79,7 @@ __all__ = [
     "Mixture",
     "Multivariate",
     "NewTokenFrequency",
+    "NewTokenUsage",
     "Normal",
     "OrthogonalMatchingPursuit",
     "ReuseSlots",

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.functional.block_shares import BlockShares, block_shares
 from lightning_vocab.functional.linear_cross_entropy import (
     RowBlock,
     linear_cross_entropy,
@@ -97,6 +98,30 @@ class NextTokenLoss:
             **self._options,
         )
 
+    @torch.no_grad()
+    def shares(self, batch: Mapping[str, Tensor]) -> BlockShares:
+        """How each prediction divides among the old rows, the new rows and the padding rows.
+
+        Through the streamed head; a model whose own loss is used is not asked for its logits.
+
+        Args:
+            batch: As in `mean_nats`.
+
+        Returns:
+            Probability of each block of rows ``(batch, time - 1, blocks)``, old rows first, new
+            rows second, and the best column ``(batch, time - 1)`` in the order of the blocks.
+
+        Raises:
+            ValueError: If the model's loss cannot be streamed.
+        """
+        if not self.is_streamed:
+            raise ValueError(
+                f"The loss of {type(self.model).__name__} is its own, not a plain head over hidden "
+                "states, so there are no shares of its rows."
+            )
+        options = {name: self._options[name] for name in ("softcap", "logit_scale", "chunk_size")}
+        return block_shares(self._hidden(batch), self._blocks(), **options)
+
     @property
     def _options(self) -> dict[str, Any]:
         """What both forms of the streamed loss are told."""
@@ -172,7 +197,11 @@ class NextTokenLoss:
     def _head(self, targets: Tensor) -> tuple[Tensor, list[RowBlock]]:
         """The targets as columns of the head's blocks, and the blocks."""
         if self._split is None:
-            head = self.model.get_output_embeddings()
-            return targets, [RowBlock(head.weight, head.bias)]
-        rows = self._split[1].rows
-        return rows.columns(targets), rows.blocks()
+            return targets, self._blocks()
+        return self._split[1].rows.columns(targets), self._blocks()
+
+    def _blocks(self) -> list[RowBlock]:
+        if self._split is not None:
+            return self._split[1].rows.blocks()
+        head = self.model.get_output_embeddings()
+        return [RowBlock(head.weight, head.bias)]

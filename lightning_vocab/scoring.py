@@ -46,7 +46,7 @@ class ScoredModule(LightningModule):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Add the batch to its source's bits per byte."""
-        self._score(batch, self._source_name("val", dataloader_idx))
+        self._score(batch, self.source_name("val", dataloader_idx))
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -61,7 +61,7 @@ class ScoredModule(LightningModule):
     @override
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add the batch to its source's bits per byte."""
-        self._score(batch, self._source_name("test", dataloader_idx))
+        self._score(batch, self.source_name("test", dataloader_idx))
 
     @override
     def on_test_epoch_end(self) -> None:
@@ -96,7 +96,13 @@ class ScoredModule(LightningModule):
             self._bits[source] = BitsPerByte().to(self.device)
         self._bits[source].update(self.loss.nats(batch), batch["num_bytes"])
 
-    def _source_name(self, stage: str, index: int) -> str:
+    def source_name(self, stage: str, index: int) -> str:
+        """Name of a validation or test source.
+
+        Args:
+            stage: ``val`` or ``test``.
+            index: Number of its loader.
+        """
         datamodule = getattr(self.trainer, "datamodule", None)
         names = getattr(datamodule, f"{stage}_names", None)
         return names[index] if names else str(index)

@@ -4,6 +4,7 @@ from lightning_vocab.callbacks.contract import ContractCheck
 from lightning_vocab.callbacks.export import ExportHuggingFace
 from lightning_vocab.callbacks.freezing import FreezeBackbone, UnfreezeAt
 from lightning_vocab.callbacks.grad_mask import GradMaskNewRows
+from lightning_vocab.callbacks.new_token_usage import NewTokenUsage
 from lightning_vocab.callbacks.report import ExpansionReport
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
 from lightning_vocab.callbacks.token_frequency import NewTokenFrequency
@@ -17,5 +18,6 @@ __all__ = [
     "FreezeBackbone",
     "GradMaskNewRows",
     "NewTokenFrequency",
+    "NewTokenUsage",
     "UnfreezeAt",
 ]

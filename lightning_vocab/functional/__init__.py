@@ -1,6 +1,7 @@
 """The mathematics: pure torch, no Lightning, no transformers."""
 
 from lightning_vocab.functional.bits_per_byte import bits_per_byte
+from lightning_vocab.functional.block_shares import BlockShares, block_shares
 from lightning_vocab.functional.linear_cross_entropy import (
     RowBlock,
     linear_cross_entropy,
@@ -28,6 +29,7 @@ from lightning_vocab.functional.spectrum import (
 from lightning_vocab.functional.vocabulary_cost import VocabularyCost, vocabulary_cost
 
 __all__ = [
+    "BlockShares",
     "NearestRows",
     "RowBlock",
     "RowFigures",
@@ -37,6 +39,7 @@ __all__ = [
     "VocabularyCost",
     "best_cosines",
     "bits_per_byte",
+    "block_shares",
     "effective_rank",
     "linear_cross_entropy",
     "look_untrained",

@@ -139,6 +139,24 @@ class RowScorer:
                 nats[chunk] = self._score(chunk, positions.targets[chunk])
         return nats
 
+    def shares(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability of each block ``(chunk, num_blocks)`` and the best column ``(chunk,)``."""
+        states = self.states[chunk].to(self.dtype)
+        nothing = states.new_full((len(chunk),), float("-inf"), dtype=self.sums)
+        masses, tops, columns = [], [], []
+        for part in self.parts:
+            if not len(part.weight):
+                masses.append(nothing)
+                continue
+            logits, _ = self._logits(part, states)
+            top, column = logits.max(1)
+            masses.append(logits.sub_(top.unsqueeze(1)).exp_().sum(1).log() + top)
+            tops.append(top)
+            columns.append(part.first + column)
+        winner = torch.stack(tops).argmax(0, keepdim=True)
+        best = torch.stack(columns).gather(0, winner).squeeze(0)
+        return torch.stack(masses, dim=1).softmax(1), best
+
     def _score(self, chunk: Tensor, columns: Tensor) -> Tensor:
         """Nats of one chunk of positions ``(chunk,)``."""
         states = self.states[chunk].to(self.dtype)

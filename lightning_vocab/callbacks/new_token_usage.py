@@ -1,0 +1,254 @@
+"""What the new tokens get and what the model makes of them: NewTokenUsage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_vocab.callbacks.row_movement import RowMovement
+from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.distributed import refuse_sharded_strategy
+from lightning_vocab.loss import evaluating
+from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.rows import SplitRows, find_split
+from lightning_vocab.vocabulary.wording import some
+
+_KEY = "lightning_vocab_batches_per_new_row"
+"""Where a checkpoint holds the counts."""
+
+
+class NewTokenUsage(Callback):
+    """Counts how often each new row was trained, and how far the model has adopted the new tokens.
+
+    Logged under ``usage/``, every so many optimizer steps:
+
+    - ``untouched_rows``: new rows whose token has stood in no training batch so far, as an input or
+      as a target. Such a row has moved, if at all, only because others were the target.
+    - ``batches_per_row_median``, ``batches_per_row_smallest``: batches, of all ranks, in which a
+      new token stood; each is a direct update of its row.
+    - ``gradient_norm_new``, ``gradient_norm_old``: Euclidean norm of the gradient of the new and of
+      the old rows (0 while they are frozen), input and output rows together, before clipping;
+    - ``update_norm_new``, ``update_norm_old``: root mean square, over the rows, of how far a row
+      moved in the step; of the old rows a sample is watched.
+
+    And after each validation, from the first batches of each source:
+
+    - ``adoption/<source>``: where the target is a new token, how often the model's best token is a
+      new one, too;
+    - ``new_token_mass/<source>``: mean probability of all new tokens together, over all positions,
+      and ``new_token_share/<source>``, the share of targets that are new tokens: what the mass
+      tends to.
+
+    Needs a `VocabExpansionModule` with an expansion. Cost: a count over the ids of each batch; a
+    step that is measured copies the new rows and the sampled old ones once more; a validation
+    scores its first batches twice.
+
+    Args:
+        every_n_steps: Optimizer steps from one measurement to the next.
+        num_val_batches: Batches of each validation source and rank that adoption is measured on.
+        num_old_rows: Old rows whose movement is watched, at most.
+
+    Raises:
+        ValueError: If a number is below 1.
+        MisconfigurationException: At the start of a fit, if there is no new row to watch, or the
+            strategy shards the rows.
+
+    Example:
+        >>> NewTokenUsage(every_n_steps=50).every_n_steps
+        50
+    """
+
+    def __init__(
+        self, every_n_steps: int = 100, num_val_batches: int = 4, num_old_rows: int = 1024
+    ) -> None:
+        if min(every_n_steps, num_val_batches, num_old_rows) < 1:
+            raise ValueError(
+                "Expected every_n_steps, num_val_batches and num_old_rows of at least 1, got "
+                f"{every_n_steps}, {num_val_batches} and {num_old_rows}."
+            )
+        self.every_n_steps = every_n_steps
+        self.num_val_batches = num_val_batches
+        self.num_old_rows = num_old_rows
+        self.latest: dict[str, float] = {}
+        self._batches: Tensor | None = None
+        self._movement: RowMovement | None = None
+        self._sums: dict[str, Tensor] = {}
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse another kind of module, and a run without new tokens."""
+        if stage != "fit":
+            return
+        refuse_sharded_strategy(trainer, type(self).__name__)
+        if (
+            not isinstance(pl_module, VocabExpansionModule)
+            or pl_module.hparams["expansion_dir"] is None
+        ):
+            raise MisconfigurationException(
+                "NewTokenUsage watches the new rows of a VocabExpansionModule with an "
+                f"expansion_dir, got {type(pl_module).__name__} without new rows."
+            )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the rows; a resumed run goes on counting."""
+        rows = _rows(pl_module)
+        self._movement = RowMovement(rows, self.num_old_rows)
+        if self._batches is None or len(self._batches) != len(rows[0].new):
+            self._batches = torch.zeros(len(rows[0].new), dtype=torch.long)
+        self._batches = self._batches.to(pl_module.device)
+
+    @property
+    def batches_per_row(self) -> Tensor:
+        """Batches that this rank has seen each new token in, ``(num_new,)``, in order of id."""
+        if self._batches is None:
+            raise RuntimeError("Nothing is counted yet: the counting starts with fit.")
+        return self._batches
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the new tokens of the batch."""
+        rows = _rows(pl_module)[0]
+        labels = batch["labels"]
+        is_here = torch.zeros(rows.num_rows, dtype=torch.bool, device=labels.device)
+        is_here[batch["input_ids"]] = True
+        is_here[labels[labels != IGNORED]] = True
+        self.batches_per_row.add_(is_here[rows.new_ids])
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure the gradients, and keep the rows as they are before the step."""
+        if self._movement is not None and (trainer.global_step + 1) % self.every_n_steps == 0:
+            self._movement.before_step()
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what a measured step did."""
+        assert self._movement is not None
+        if self._movement.is_pending:
+            self._log(trainer, {**self._movement.after_step(), **self._counts(trainer)})
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the sums anew."""
+        self._sums = {}
+
+    @override
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure adoption and mass on the first batches."""
+        assert isinstance(pl_module, VocabExpansionModule)
+        is_measured = self._movement is not None and pl_module.loss.is_streamed
+        if not is_measured or trainer.sanity_checking or batch_idx >= self.num_val_batches:
+            return
+        rows = _rows(pl_module)[-1]
+        with evaluating(pl_module):
+            shares = pl_module.loss.shares(batch)
+        targets = batch["labels"][:, 1:]
+        is_scored = targets != IGNORED
+        first, last = rows.base_rows, rows.base_rows + len(rows.new)
+        columns = rows.columns(targets)
+        is_new = is_scored & (columns >= first) & (columns < last)
+        is_best = (shares.best >= first) & (shares.best < last)
+        sums = [is_scored.sum(), is_new.sum(), (is_new & is_best).sum()]
+        mass = shares.mass[..., 1][is_scored].sum(dtype=torch.float64)
+        source = pl_module.source_name("val", dataloader_idx)
+        found = torch.stack([*(each.double() for each in sums), mass])
+        self._sums[source] = self._sums.get(source, 0) + found
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log adoption and mass, summed over ranks."""
+        figures: dict[str, float] = {}
+        for source, own in self._sums.items():
+            scored, new, adopted, mass = _summed(trainer, own).tolist()
+            if scored:
+                figures[f"new_token_mass/{source}"] = mass / scored
+                figures[f"new_token_share/{source}"] = new / scored
+            if new:
+                figures[f"adoption/{source}"] = adopted / new
+        self._sums = {}
+        if figures:
+            self._log(trainer, figures)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the counts of the whole run, and name rows that were never touched."""
+        self._log(trainer, self._counts(trainer))
+        counts = _summed(trainer, self.batches_per_row)
+        assert isinstance(pl_module, VocabExpansionModule)
+        assert pl_module.expanded is not None
+        tokens = pl_module.expanded.expansion.tokens
+        untouched = [tokens[i].surface for i in (counts == 0).nonzero().flatten().tolist()]
+        if untouched:
+            rank_zero_warn(
+                f"{len(untouched)} of {len(tokens)} new tokens stood in no training batch: "
+                f"{some(untouched)}. Their rows are hardly better than at the start: train longer, "
+                "give more text in which they occur, or add fewer tokens."
+            )
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the counts of all ranks."""
+        if self._batches is not None:
+            checkpoint[_KEY] = _summed(trainer, self._batches).cpu()
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from the counts, on rank zero alone: they are summed over ranks."""
+        if trainer.is_global_zero:
+            self._batches = checkpoint.get(_KEY)
+
+    def _counts(self, trainer: Trainer) -> dict[str, float]:
+        counts = _summed(trainer, self.batches_per_row)
+        return {
+            "untouched_rows": float((counts == 0).sum()),
+            "batches_per_row_median": float(counts.double().quantile(0.5)),
+            "batches_per_row_smallest": float(counts.min()),
+        }
+
+    def _log(self, trainer: Trainer, figures: dict[str, float]) -> None:
+        named = {f"usage/{name}": value for name, value in figures.items()}
+        self.latest.update(named)
+        trainer.callback_metrics.update({name: torch.tensor(named[name]) for name in named})
+        for logger in trainer.loggers:
+            logger.log_metrics(named, step=trainer.global_step)
+
+
+def _rows(module: LightningModule) -> list[SplitRows]:
+    """The split rows of the embedding and of the head, once where they are one object."""
+    assert isinstance(module, VocabExpansionModule)
+    split = find_split(module.language_model)
+    assert split is not None, "setup() has seen the expansion"
+    return list(dict.fromkeys(part.rows for part in split))
+
+
+def _summed(trainer: Trainer, own: Tensor) -> Tensor:
+    total = trainer.strategy.reduce(own.clone(), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
