@@ -7,6 +7,7 @@ from lightning_vocab.callbacks import (
     ExportHuggingFace,
     FreezeBackbone,
     GradMaskNewRows,
+    GroundingReport,
     NewTokenFrequency,
     NewTokenUsage,
     UnfreezeAt,
@@ -15,6 +16,8 @@ from lightning_vocab.cli import VocabCLI
 from lightning_vocab.contract import ContractInputs, Finding, check_contract
 from lightning_vocab.data import TextSource
 from lightning_vocab.datamodule import VocabDataModule
+from lightning_vocab.distillation import DistillationDataModule, DistillationModule
+from lightning_vocab.grounding import GroundingDataModule
 from lightning_vocab.initializers import (
     FOCUS,
     OFA,
@@ -63,6 +66,8 @@ __all__ = [
     "ContractInputs",
     "ConvexHull",
     "DictionaryAlignment",
+    "DistillationDataModule",
+    "DistillationModule",
     "EmbeddingSpectrumMonitor",
     "ExpandedTokenizer",
     "ExpansionReport",
@@ -72,6 +77,8 @@ __all__ = [
     "Finding",
     "FreezeBackbone",
     "GradMaskNewRows",
+    "GroundingDataModule",
+    "GroundingReport",
     "Initializer",
     "Keep",
     "Mean",

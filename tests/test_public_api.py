@@ -21,6 +21,14 @@ ROOMS_BELOW = {  # a room imports from these and from itself
     "metrics": {"functional", "vocabulary"},
     "data": {"functional", "vocabulary", "demo"},
     "contract": {"functional", "vocabulary", "rows", "initializers", "data", "loss"},
+    "grounding": {
+        *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
+        *("loss", "watched_rows", "datamodule", "module"),
+    },
+    "distillation": {
+        *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
+        *("loss", "datamodule", "module"),
+    },
 }
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

@@ -13,6 +13,7 @@ from lightning_vocab.cli import main
 from tests.conftest import NEW_TEXTS, case
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+COMMANDS = {"grounding.yaml": "ground", "distillation.yaml": "distill"}  # the others: fit
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def small(base: str, grown: bool) -> list[str]:
+def small(name: str, base: str, grown: bool) -> list[str]:
     """Overrides that leave a recipe's shape and make it tiny."""
     options: dict[str, Any] = {
         "trainer.accelerator": "cpu",
@@ -43,7 +44,11 @@ def small(base: str, grown: bool) -> list[str]:
         "data.num_proc": 1,
         "data.cache_dir": "cache",
     }
-    if grown:
+    if name == "grounding.yaml":
+        for option in ("train", "num_proc", "block_size"):
+            del options[f"data.{option}"]
+        options["data.pairs"] = str(RECIPES / "grounding_pairs.jsonl")
+    elif grown:
         options |= {
             "data.extender": "lightning_vocab.vocabulary.ContinuedBPE",
             "data.extender.num_new_tokens": 12,
@@ -54,6 +59,7 @@ def small(base: str, grown: bool) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
+@pytest.mark.filterwarnings("ignore:.* occur fewer than 4 times in the training text")
 @pytest.mark.parametrize(
     "name",
     [
@@ -65,7 +71,8 @@ def test_every_recipe_runs_through_the_real_command_line(
     name: str, tied_folder: str, folder: Path
 ) -> None:
     grown = "expansion_dir" in yaml.safe_load((RECIPES / name).read_text())["model"]
-    main(["fit", "--config", str(RECIPES / name), *small(tied_folder, grown)])
+    command = COMMANDS.get(name, "fit")
+    main([command, "--config", str(RECIPES / name), *small(name, tied_folder, grown)])
     (export,) = (folder / "runs").rglob("export")
     assert (export / "model.safetensors").is_file()
     assert (export / "vocab_expansion.json").is_file() == grown
@@ -76,10 +83,13 @@ def test_every_recipe_says_its_command_seed_rates_and_decay(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     header = [line for line in text.splitlines() if line.startswith("#")]
-    assert f"lightning-vocab fit --config recipes/{path.name}" in text
+    command = COMMANDS.get(path.name, "fit")
+    assert f"lightning-vocab {command} --config recipes/{path.name}" in text
     assert 2 <= len(list(_leading(text))) <= 8, header
     assert isinstance(config["seed_everything"], int)
-    assert {"lr_backbone", "weight_decay_backbone"} <= set(config["model"])
+    trained = "new_rows" if command == "distill" else "backbone"
+    decayed = "rows" if command == "distill" else "backbone"
+    assert {f"lr_{trained}", f"weight_decay_{decayed}"} <= set(config["model"])
 
 
 def _leading(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from lightning_vocab.callbacks.contract import ContractCheck
 from lightning_vocab.callbacks.export import ExportHuggingFace
 from lightning_vocab.callbacks.freezing import FreezeBackbone, UnfreezeAt
 from lightning_vocab.callbacks.grad_mask import GradMaskNewRows
+from lightning_vocab.callbacks.grounding_report import GroundingReport
 from lightning_vocab.callbacks.new_token_usage import NewTokenUsage
 from lightning_vocab.callbacks.report import ExpansionReport
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
@@ -17,6 +18,7 @@ __all__ = [
     "ExportHuggingFace",
     "FreezeBackbone",
     "GradMaskNewRows",
+    "GroundingReport",
     "NewTokenFrequency",
     "NewTokenUsage",
     "UnfreezeAt",

@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from lightning_vocab.callbacks.held_rows import HeldRows
 from lightning_vocab.callbacks.phase import PhaseCallback, PhaseControl
+from lightning_vocab.rows.held_rows import HeldRows
 from lightning_vocab.rows.locate import find_split
 from lightning_vocab.rows.roles import embedding_parameters
 from lightning_vocab.vocabulary.folder import load_expansion

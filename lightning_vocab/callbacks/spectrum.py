@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_vocab.callbacks.spectrum_figure import can_draw, draw_spectra
-from lightning_vocab.callbacks.watched_rows import RowSpectra, WatchedRows, watch
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.rows.locate import find_causal_lm
 from lightning_vocab.vocabulary.folder import load_expansion
+from lightning_vocab.watched_rows import RowSpectra, WatchedRows, watch
 
 
 class EmbeddingCollapseWarning(UserWarning):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vocab.callbacks.watched_rows import RowSpectra
+from lightning_vocab.watched_rows import RowSpectra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,10 @@ from lightning_vocab.functional.matching_pursuit import (
 from lightning_vocab.functional.neighbours import NearestRows, best_cosines, nearest_cosine
 from lightning_vocab.functional.procrustes import procrustes_rotation
 from lightning_vocab.functional.renyi import renyi_efficiency
+from lightning_vocab.functional.representation_similarity import (
+    RepresentationSimilarity,
+    representation_similarity,
+)
 from lightning_vocab.functional.slot_rows import RowFigures, look_untrained, row_figures
 from lightning_vocab.functional.sparsemax import SparseWeights, sparsemax, sparsemax_cosine
 from lightning_vocab.functional.spectrum import (
@@ -31,6 +35,7 @@ from lightning_vocab.functional.vocabulary_cost import VocabularyCost, vocabular
 __all__ = [
     "BlockShares",
     "NearestRows",
+    "RepresentationSimilarity",
     "RowBlock",
     "RowFigures",
     "RowNorms",
@@ -49,6 +54,7 @@ __all__ = [
     "participation_ratio",
     "procrustes_rotation",
     "renyi_efficiency",
+    "representation_similarity",
     "row_figures",
     "row_norms",
     "singular_values",

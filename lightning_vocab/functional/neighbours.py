@@ -109,7 +109,7 @@ def best_cosines(
     if not 1 <= k <= len(keys):
         raise ValueError(f"k must be from 1 to the number of keys, {len(keys)}: got {k}.")
     found = [largest(block, k) for block in cosine_blocks(queries, keys, block_elements)]
-    values, indices = zip(*found, strict=True) if found else ((), ())
+    values, indices = zip(*found, strict=True)
     return torch.cat(values), torch.cat(indices)
 
 
@@ -129,7 +129,8 @@ def largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     height, width = rows.shape
     num_groups = width // _GROUP
     if num_groups < 4 * k:  # little would be left out
-        return tuple(rows.topk(k, dim=1))
+        values, columns = rows.topk(k, dim=1)
+        return values, columns
     # A group is every num_groups-th column, so that the maxima are taken of whole runs of memory.
     heads = rows[:, : _GROUP * num_groups].view(height, _GROUP, num_groups).amax(dim=1)
     groups = heads.topk(k, dim=1, sorted=False).indices

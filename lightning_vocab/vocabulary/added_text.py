@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from lightning_vocab.vocabulary.backend_state import BackendState
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
+from lightning_vocab.vocabulary.wording import some
 
 _IN_TEXT: tuple[Callable[[str], str], ...] = ("a{}b".format, "a {} b".format)
 """Texts in which a token stands inside a word and as a word of its own."""
@@ -74,12 +75,12 @@ def warn_about(changed: Sequence[str], words: Sequence[str], stacklevel: int) ->
         warnings.warn(
             f"Text around {len(changed)} added tokens is decoded otherwise than by the base, "
             f"which cuts or pads text anew behind an added token (often a blank more): "
-            f"{list(changed)}.",
+            f"{some(changed)}.",
             stacklevel=stacklevel + 1,
         )
     if words:
         warnings.warn(
-            f"{len(words)} added tokens are plain words: {list(words)}. Added tokens are matched "
+            f"{len(words)} added tokens are plain words: {some(words)}. Added tokens are matched "
             "inside longer words, before text is cut into words, so other texts can get more "
             "tokens than before. Use ContinuedBPE for words.",
             stacklevel=stacklevel + 1,

@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast
 from typing_extensions import override
 
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
-from lightning_vocab.callbacks.watched_rows import watch
 from lightning_vocab.vocabulary.folder import save_expansion
+from lightning_vocab.watched_rows import watch
 from tests.callbacks.modules import (
     BASE_ROWS,
     BATCHES_PER_EPOCH,

@@ -30,7 +30,9 @@ def test_shares_are_the_sums_of_the_softmax(options: dict[str, float], chunk_siz
     hidden, _, blocks = make_inputs()
     expected = naive(hidden, blocks, options)
     found = block_shares(hidden, blocks, chunk_size=chunk_size, **options)
-    sums = torch.stack([part.sum(-1) for part in torch.split(expected, list(SIZES), dim=-1)], dim=-1)
+    sums = torch.stack(
+        [part.sum(-1) for part in torch.split(expected, list(SIZES), dim=-1)], dim=-1
+    )
     torch.testing.assert_close(found.mass, sums)
     assert torch.equal(found.best, expected.argmax(-1))
     assert not found.mass.requires_grad

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_vocab.callbacks.held_rows import HeldRows
+from lightning_vocab.rows.held_rows import HeldRows
 
 
 def test_gradient_that_is_not_finite_becomes_zero() -> None:
