@@ -25,6 +25,10 @@ ROOMS_BELOW = {  # a room imports from these and from itself
         *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
         *("loss", "watched_rows", "datamodule", "module"),
     },
+    "probing": {
+        *("functional", "vocabulary", "data", "initializers", "loss"),
+        *("datamodule", "module", "callbacks", "cli"),
+    },
     "distillation": {
         *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
         *("loss", "datamodule", "module"),

@@ -11,6 +11,7 @@ COMMANDS = {
     "fertility": "Measure what tokenizers make of text, side by side.",
     "grow": "Grow a tokenizer and write its expansion folder, without training.",
     "plan": "Say how many tokens to add, what they cost, and whether to expand at all.",
+    "probe": "Train each initializer for a few steps on a recipe, and rank them.",
     "slots": "List the ids of a base that have a row but no text of their own.",
 }
 """Name and summary of every command."""

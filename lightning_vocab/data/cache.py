@@ -20,7 +20,7 @@ from lightning_vocab.data.documents import Documents, identify_documents, read_d
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import Layout, frame_of, tokenise
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when rows come out differently for the same source, tokenizer and layout."""
 
 

@@ -107,7 +107,7 @@ class TextPlan:
         rows = []
         for sources in named.values():
             loaded = [self.cache.load(source, known, self.scored_layout) for source in sources]
-            rows.append(StoredRows(datasets.concatenate_datasets(loaded), num_replicas, filler_id))
+            rows.append(StoredRows(_numbered_through(loaded), num_replicas, filler_id))
         return rows
 
     def fertility(self, tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
@@ -155,3 +155,15 @@ class TextPlan:
     def _first_documents(self, sources: tuple[TextSource, ...]) -> Iterator[str]:
         for source in sources:
             yield from islice(self.cache.read(source), FERTILITY_DOCUMENTS)
+
+
+def _numbered_through(parts: list[datasets.Dataset]) -> datasets.Dataset:
+    """The rows of several sources as one, in which no two documents have one number."""
+    if len(parts) == 1:
+        return parts[0]
+    numbered, first = [], 0
+    for rows in parts:
+        documents = rows.with_format("numpy")["document"][:] + first
+        numbered.append(rows.remove_columns("document").add_column("document", documents))
+        first = int(documents.max()) + 1
+    return datasets.concatenate_datasets(numbered)

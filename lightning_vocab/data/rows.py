@@ -20,11 +20,15 @@ IGNORED = -100
 
 
 class Row(TypedDict):
-    """One row: token ids, leading tokens that are no targets and, to validate on, its bytes."""
+    """One row: token ids, leading tokens that are no targets and, to validate on, its bytes.
+
+    A row to validate on also says which document of its source it is a window of.
+    """
 
     input_ids: NDArray[numpy.int64]
     num_context: int
     num_bytes: NotRequired[int]
+    document: NotRequired[int]
 
 
 class PackedRows(Dataset[Row]):

@@ -114,12 +114,14 @@ def tokenise(
     Returns:
         Columns ``input_ids`` and, unless packed, ``num_context`` (leading tokens that are no
         targets); whole rows also have ``num_bytes``, the document's UTF-8 bytes on its first row
-        and 0 on the others, and stand from long to short, which saves padding.
+        and 0 on the others, and ``document``, its place among the documents; they stand from long
+        to short, which saves padding.
     """
     cut, columns = _CUTS[layout.kind]
     rows = documents.dataset.map(
         cut,
         batched=True,
+        with_indices=layout.kind == "whole",
         fn_kwargs={"tokenizer": tokenizer, "frame": frame_of(tokenizer), "layout": layout},
         remove_columns=["text"],
         features=datasets.Features({name: _COLUMNS[name] for name in columns}),
@@ -181,16 +183,22 @@ def _cut_padded(
 
 
 def _cut_whole(
-    batch: Batch, tokenizer: PreTrainedTokenizerBase, frame: Frame, layout: Layout
+    batch: Batch,
+    documents: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+    frame: Frame,
+    layout: Layout,
 ) -> Batch:
-    rows: Batch = {"input_ids": [], "num_context": [], "num_bytes": []}
+    rows: Batch = {"input_ids": [], "num_context": [], "num_bytes": [], "document": []}
     texts = batch["text"]
-    for text, text_ids in zip(texts, encode_batch(tokenizer, texts), strict=True):
+    encoded = encode_batch(tokenizer, texts)
+    for document, text, text_ids in zip(documents, texts, encoded, strict=True):
         ids = [frame.start, *text_ids]
         for start, stop, num_context in windows(len(ids), layout.block_size, layout.overlap):
             rows["input_ids"].append(ids[start:stop])
             rows["num_context"].append(num_context)
             rows["num_bytes"].append(len(text.encode()) if start == 0 else 0)
+            rows["document"].append(document)
     return rows
 
 
@@ -198,9 +206,10 @@ _COLUMNS = {
     "input_ids": datasets.List(datasets.Value("int32")),
     "num_context": datasets.Value("int32"),
     "num_bytes": datasets.Value("int64"),
+    "document": datasets.Value("int64"),
 }
 _CUTS: dict[str, tuple[Callable[..., Batch], tuple[str, ...]]] = {
     "packed": (_cut_packed, ("input_ids",)),
     "padded": (_cut_padded, ("input_ids", "num_context")),
-    "whole": (_cut_whole, ("input_ids", "num_context", "num_bytes")),
+    "whole": (_cut_whole, ("input_ids", "num_context", "num_bytes", "document")),
 }

@@ -48,7 +48,7 @@ def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in said
 
 
-@pytest.mark.parametrize("name", ["check", "export", "fertility", "grow", "plan", "slots"])
+@pytest.mark.parametrize("name", ["check", "export", "fertility", "grow", "plan", "probe", "slots"])
 def test_every_command_has_a_function_of_its_name_whose_help_explains_each_argument(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,24 @@ def test_bytes_of_a_long_document_stand_on_its_first_window_alone() -> None:
     assert with_bytes[0]["num_bytes"] == len(LONG)
 
 
+@given(texts=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4), layout=layouts())
+def test_every_whole_row_names_the_document_that_it_is_a_window_of(
+    texts: list[str], layout: Layout
+) -> None:
+    rows = rows_of(*texts, layout=layout)
+    for place, text in enumerate(texts):
+        windows_of_it = [row for row in rows if row["document"] == place]
+        assert sorted(targets(windows_of_it)) == sorted(ids_of(text))
+        assert sum(row["num_bytes"] for row in windows_of_it) == len(text.encode())
+
+
+def test_several_processes_number_documents_like_one() -> None:
+    texts, layout = documents("the cat", LONG, "a", "the dog", "b"), Layout("whole", 8, 2)
+    one, two = (tokenise(texts, TOKENIZER, layout, num_proc=each).to_list() for each in (1, 2))
+    assert one == two
+    assert {row["document"] for row in one} == {0, 1, 2, 3, 4}
+
+
 def test_end_token_is_not_scored() -> None:
     assert END not in targets(rows_of(*TEXTS, layout=Layout("whole", 8, 2)))
 

@@ -117,7 +117,7 @@ def test_plain_words_are_warned_of_and_recorded(
 def test_text_decoded_otherwise_is_warned_of_and_recorded(
     fallback_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    with pytest.warns(UserWarning, match=r"Text around 1 added tokens .*\['<x>'\]"):
+    with pytest.warns(UserWarning, match=r"Text around 1 added tokens .*: '<x>'\."):
         expanded = AddTokens(["<x>"]).extend(fallback_tokenizer)
     assert expanded.expansion.extender["report"]["decoded_otherwise"] == ["<x>"]
     grown = expanded.tokenizer

@@ -1,0 +1,1 @@
+"""Short trainings that rank initializers on a recipe of `lightning-vocab fit`."""
