@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lightning_vocab.contract.stored import Matrices, StoredTensors
+from lightning_vocab.contract.stored import Matrices, stored_matrices
 from lightning_vocab.rows.locate import find_causal_lm, find_split, is_causal_lm
 from lightning_vocab.vocabulary.backend_state import BackendState, read_state
 from lightning_vocab.vocabulary.expansion import VocabularyExpansion
@@ -132,7 +132,7 @@ class ModelWithTokenizer:
     def _stored_matrices(self) -> Matrices | None:
         if self.folder is None or self.shape is None:
             return None
-        return StoredTensors(self.folder).matrices_of(self.shape)
+        return stored_matrices(self.folder, self.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import torch
 
 from lightning_vocab.contract.finding import Check, Finding
 from lightning_vocab.contract.rows_and_ids import NO_MODEL
-from lightning_vocab.contract.stored import StoredTensors
 from lightning_vocab.contract.subject import Subject
+from lightning_vocab.initializers.stored_tensors import StoredTensors, name_in
 from lightning_vocab.rows.ties import is_tied
 
 TIE = Check(7, "tie")
@@ -63,8 +63,8 @@ def _stored_apart(subject: Subject) -> Iterator[Finding]:
     stored = StoredTensors(checked.folder)
     embedding, head = checked.model.get_input_embeddings(), checked.model.get_output_embeddings()
     assert head is not None
-    inputs = stored.of_module(checked.model, embedding, "weight")
-    outputs = stored.of_module(checked.model, head, "weight")
+    inputs = stored.read(name_in(checked.model, embedding, "weight"))
+    outputs = stored.read(name_in(checked.model, head, "weight"))
     if inputs is not None and outputs is not None and not torch.equal(inputs, outputs):
         yield TIE.failed(
             "the folder stores a head that differs from the embedding, and a config that ties "

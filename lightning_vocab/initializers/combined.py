@@ -36,7 +36,8 @@ class CombinedRows(Initializer):
     A subclass says the weights; this class sums rows and, where the head has one, biases. Tokens
     without weights are left to the fallback.
 
-    Cost: each weight reads one row. Memory: the base rows that have a weight, in float32.
+    Cost: each weight reads one row. Memory: where the base is in half precision, the base rows that
+    have a weight in float32.
 
     Args:
         fallback: Makes the rows of tokens for which there are no weights. None makes such a token
@@ -117,15 +118,27 @@ def completed(
 
 def summed_rows(rows: Tensor, given: RowWeights) -> Tensor:
     """Weighted sums of ``rows`` ``(base_rows, dim)``: ``(num_covered, dim)``, float32 at least."""
+    offsets = given.counts.cumsum(0) - given.counts
+    return sums_of_bags(rows, given.ids, offsets, given.weights)
+
+
+def sums_of_bags(rows: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of some of ``rows`` ``(base_rows, dim)``: ``(bags, dim)``, float32 at least.
+
+    Args:
+        rows: Rows of the base.
+        ids: Ids of rows, for one bag after the other, ``(num_weights,)``.
+        offsets: Where each bag begins, ``(bags,)``.
+        weights: Weight of each, ``(num_weights,)``.
+    """
     dtype = torch.promote_types(rows.dtype, torch.float32)
-    # Only rows that have a weight are cast: the matrix may be a hundred times larger.
-    unique, inverse = torch.unique(given.ids, return_inverse=True)
+    ids, offsets = ids.to(rows.device), offsets.to(rows.device)
+    if rows.dtype != dtype:
+        # Only rows that have a weight are cast: the matrix may be a hundred times larger.
+        unique, ids = torch.unique(ids, return_inverse=True)
+        rows = rows[unique].to(dtype)
     return F.embedding_bag(
-        inverse.to(rows.device),
-        rows[unique.to(rows.device)].to(dtype),
-        (given.counts.cumsum(0) - given.counts).to(rows.device),
-        mode="sum",
-        per_sample_weights=given.weights.to(rows.device, dtype),
+        ids, rows, offsets, mode="sum", per_sample_weights=weights.to(rows.device, dtype)
     )
 
 

@@ -56,7 +56,7 @@ class OrthogonalMatchingPursuit(Initializer):
     may be negative and need not sum to 1, so the head's bias is the mean bias of the base.
 
     Cost: see `orthogonal_matching_pursuit`; only the donor's embedding and head are read. Memory:
-    these two, and ``memory_gib`` beside them.
+    these two, a copy of the rows that are needed of one of them, and ``memory_gib`` beside them.
 
     Args:
         donor: A Hugging Face folder or a hub id of the model whose tokenizer has the tokens.

@@ -8,10 +8,9 @@ from typing_extensions import override
 
 from lightning_vocab.initializers.base import Initializer, RowContext
 from lightning_vocab.initializers.combined import RowWeights
+from lightning_vocab.initializers.moments import gram_matrix
 from lightning_vocab.initializers.spaces.base import AuxiliarySpace
 from lightning_vocab.initializers.wechsel import WECHSEL
-
-_BLOCK_ROWS = 8192
 
 
 class OFA(WECHSEL):
@@ -28,7 +27,7 @@ class OFA(WECHSEL):
     As ``U_i S V'`` is row i projected on the first ``dim`` columns of V, so is the new row: V comes
     from the ``(width, width)`` matrix ``E' E``, and U is never made.
 
-    Cost: that of `WECHSEL`, and ``num_old * width^2`` for E' E and ``width^3`` for its
+    Cost: that of `WECHSEL`, and ``num_old * width^2 / 2`` for E' E and ``width^3`` for its
     eigenvectors, for each matrix. Memory: that of `WECHSEL`, ``2 * 8 * width^2`` bytes, and 8,192
     rows in float64. Without ``dim`` the rows are those of `WECHSEL`.
 
@@ -105,10 +104,7 @@ class OFA(WECHSEL):
 
 def _main_directions(rows: Tensor, ids: Tensor, dim: int) -> Tensor:
     """The first ``dim`` right singular vectors of ``rows[ids]``: ``(width, dim)``, float64."""
-    gram = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    for part in torch.split(ids.to(rows.device), _BLOCK_ROWS):
-        block = rows[part].double()
-        gram += block.T @ block
+    gram = gram_matrix(rows, ids, torch.float64)
     # Eigenvalues ascend; those of the Gram matrix are the squares of the singular values.
     vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
     return vectors[:, -dim:]

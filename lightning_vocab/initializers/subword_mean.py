@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_vocab.initializers.base import Initializer, PieceBags, RowContext, required_bias
+from lightning_vocab.initializers.combined import sums_of_bags
 from lightning_vocab.initializers.moments import row_norms
 from lightning_vocab.initializers.piece_weights import PieceWeights, piece_weights
 from lightning_vocab.initializers.scripts import script_of
@@ -32,8 +32,8 @@ class SubwordMean(Initializer):
     token takes the median norm of all rows. The head's bias, where there is one, is composed like
     the output row.
 
-    Cost: each piece is read once at each end; the norms read each base row once. Memory: the rows
-    of the different pieces in float32.
+    Cost: each piece is read once at each end; the norms read each base row once. Memory: where the
+    base is in half precision, the rows of the different pieces in float32.
 
     Args:
         input_norm: ``script`` rescales input rows as above; ``all`` to the median norm of all base
@@ -99,15 +99,7 @@ def _composed(context: RowContext, rows: Tensor, weights: Tensor) -> Tensor:
     pieces = PieceBags(*(part.to(rows.device) for part in context.pieces))
     weights = weights.to(rows.device, dtype)
     totals = weights.new_zeros(len(pieces.counts)).index_add(0, pieces.bag, weights)
-    # Only the rows of pieces are cast: the matrix may be a hundred times larger.
-    unique, inverse = torch.unique(pieces.ids, return_inverse=True)
-    return F.embedding_bag(
-        inverse,
-        rows[unique].to(dtype),
-        pieces.offsets,
-        mode="sum",
-        per_sample_weights=weights / totals[pieces.bag],
-    )
+    return sums_of_bags(rows, pieces.ids, pieces.offsets, weights / totals[pieces.bag])
 
 
 def _rescaled(context: RowContext, inputs: Tensor, norm: InputNorm) -> Tensor:

@@ -67,6 +67,32 @@ def check_share(name: str, value: object) -> None:
         raise ValueError(f"{name} must be from 0 to 1, got {value}.")
 
 
+def check_learning(
+    num_new_tokens: object,
+    min_frequency: object,
+    max_token_length: object,
+    character_coverage: object,
+) -> None:
+    """Make sure of the settings that all extenders share which learn tokens from text.
+
+    Args:
+        num_new_tokens: Number of tokens to add.
+        min_frequency: Smallest number of times that a token must stand in the text.
+        max_token_length: Longest new token, in characters.
+        character_coverage: Share of the characters missing from the base that become tokens.
+
+    Raises:
+        TypeError: If one is of another type.
+        ValueError: If one is out of range.
+    """
+    check_whole_numbers(
+        num_new_tokens=num_new_tokens,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+    )
+    check_share("character_coverage", character_coverage)
+
+
 def check_possible(possible: int, settings: Mapping[str, Any]) -> None:
     """Make sure that as many tokens can be learned as were asked for.
 

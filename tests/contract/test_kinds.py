@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from lightning_vocab.contract import (
     load_folder,
     load_manifest,
 )
-from lightning_vocab.contract.stored import StoredTensors
+from lightning_vocab.contract.stored import stored_matrices
 from lightning_vocab.initializers import SubwordMean
+from lightning_vocab.initializers.stored_tensors import SINGLE
 from lightning_vocab.rows import expand_model, export_model, find_split
 from tests.conftest import case, make_tokenizer
 from tests.expanded import with_slots
@@ -95,7 +97,7 @@ def test_stored_rows_are_those_of_the_model(write: Any, tmp_path: Path) -> None:
     write(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     model: Any = make_base("phi-bias" if write is shards else "gpt2-tied")
-    found = StoredTensors(tmp_path).matrices_of(model)
+    found = stored_matrices(tmp_path, model)
     assert found is not None
     assert torch.equal(found.input, model.get_input_embeddings().weight)
     if write is shards:
@@ -105,6 +107,24 @@ def test_stored_rows_are_those_of_the_model(write: Any, tmp_path: Path) -> None:
         assert torch.equal(found.bias, model.lm_head.bias)
     else:
         assert found.output is None
+
+
+def test_a_folder_that_lacks_a_part_of_its_weights_is_named(tmp_path: Path) -> None:
+    shards(tmp_path)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text("utf-8"))
+    missing = index["weight_map"]["lm_head.weight"]
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks '{missing}', which its index says"):
+        stored_matrices(tmp_path, make_base("phi-bias"))
+
+
+def test_a_tied_model_may_be_stored_under_the_name_of_its_head(tmp_path: Path) -> None:
+    model: Any = make_base("gpt2-tied")
+    save_file({"lm_head.weight": model.lm_head.weight.detach().clone()}, tmp_path / SINGLE)
+    found = stored_matrices(tmp_path, model)
+    assert found is not None
+    assert torch.equal(found.input, model.lm_head.weight)
+    assert found.output is None
 
 
 def test_a_base_without_weights_leaves_its_rows_out(base_folder: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_vocab.functional import representation_similarity as module
 from lightning_vocab.functional.representation_similarity import (
     average_ranks,
     representation_similarity,
 )
+
+MODULE = import_module("lightning_vocab.functional.representation_similarity")
 
 
 def naive_cosines(rows: list[list[float]]) -> list[float]:
@@ -56,7 +58,7 @@ def rotation(dim: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("block", [1, 4, 1024])
 def test_it_equals_the_schoolbook_computation(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(MODULE, "_BLOCK", block)
     rows, reference = drawn(13, 5, seed=1), drawn(13, 3, seed=2)
     found = representation_similarity(rows, reference)
     assert found[:2] == pytest.approx(naive(rows, reference), abs=1e-9)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lightning_vocab.initializers.stored_rows import read_rows
+from lightning_vocab.initializers.stored_tensors import name_in
 from tests.conftest import make_model, make_tokenizer
 
 
@@ -74,6 +76,21 @@ def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"neither model.safetensors nor"):
         read_rows(str(tmp_path))
+
+
+def test_one_name_for_several_tensors_is_refused(tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    rows = tensors.pop("model.embed_tokens.weight")
+    tensors |= {f"{part}.model.embed_tokens.weight": rows.clone() for part in ("ears", "eyes")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"Several tensors could be 'model.embed_tokens.weight'"):
+        read_rows(str(tmp_path))
+
+
+def test_a_part_of_another_model_has_no_name() -> None:
+    with pytest.raises(ValueError, match="Expected a submodule of Linear, got Embedding"):
+        name_in(nn.Linear(2, 2), nn.Embedding(2, 2), "weight")
 
 
 @pytest.mark.parametrize("kept", [4, 1000, -10])

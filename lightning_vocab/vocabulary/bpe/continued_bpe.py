@@ -25,7 +25,7 @@ from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, TokenKind
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
-from lightning_vocab.vocabulary.limits import check_possible, check_share, check_whole_numbers
+from lightning_vocab.vocabulary.limits import check_learning, check_possible, check_switches
 from lightning_vocab.vocabulary.progress import Progress, check_progress
 from lightning_vocab.vocabulary.slots.slots import Slot
 from lightning_vocab.vocabulary.slots.text import SlotChoice, former_tokens, grow_into
@@ -101,14 +101,8 @@ class ContinuedBPE(Extender):
         slot_patterns: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> None:
-        check_whole_numbers(
-            num_new_tokens=num_new_tokens,
-            min_frequency=min_frequency,
-            max_token_length=max_token_length,
-        )
-        check_share("character_coverage", character_coverage)
-        if not isinstance(whole_characters_only, bool):
-            raise TypeError(f"whole_characters_only must be a bool, got {whole_characters_only!r}.")
+        check_learning(num_new_tokens, min_frequency, max_token_length, character_coverage)
+        check_switches(whole_characters_only=whole_characters_only)
         self.num_new_tokens = num_new_tokens
         self.min_frequency = min_frequency
         self.max_token_length = max_token_length

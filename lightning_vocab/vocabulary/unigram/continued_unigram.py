@@ -18,7 +18,7 @@ from lightning_vocab.vocabulary.corpus import batches
 from lightning_vocab.vocabulary.describe import describe_states, rows_of_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.extender import Extender
-from lightning_vocab.vocabulary.limits import TooFewTokensError, check_share, check_whole_numbers
+from lightning_vocab.vocabulary.limits import TooFewTokensError, check_learning, check_switches
 from lightning_vocab.vocabulary.progress import Progress, check_progress
 from lightning_vocab.vocabulary.unigram.candidates import train_pieces
 from lightning_vocab.vocabulary.unigram.choice import check_lengths, choose
@@ -98,14 +98,8 @@ class ContinuedUnigram(Extender):
         new_characters: bool = True,
         progress: bool | None = None,
     ) -> None:
-        check_whole_numbers(
-            num_new_tokens=num_new_tokens,
-            min_frequency=min_frequency,
-            max_token_length=max_token_length,
-        )
-        check_share("character_coverage", character_coverage)
-        if not isinstance(new_characters, bool):
-            raise TypeError(f"new_characters must be a bool, got {new_characters!r}.")
+        check_learning(num_new_tokens, min_frequency, max_token_length, character_coverage)
+        check_switches(new_characters=new_characters)
         self.num_new_tokens = num_new_tokens
         self.min_frequency = min_frequency
         self.max_token_length = max_token_length
