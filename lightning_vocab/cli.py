@@ -83,12 +83,19 @@ def main(args: ArgsType = None) -> None:
             sys.exit(status)
     elif name in STAGES:
         module, data = (getattr(import_module(room), kind) for room, kind in STAGES[name][1:])
-        _run(StageCLI, module, data, ["fit", *given[1:]])
+        _run(StageCLI, module, data, ["fit", *given[1:]], prog=f"lightning-vocab {name}")
     else:
         _run(VocabCLI, VocabExpansionModule, VocabDataModule, args)
 
 
-def _run(cli: type[VocabCLI], module: type[Any], data: type[Any], args: ArgsType) -> None:
+def _run(
+    cli: type[VocabCLI],
+    module: type[Any],
+    data: type[Any],
+    args: ArgsType,
+    *,
+    prog: str = "lightning-vocab",
+) -> None:
     summaries = {**COMMANDS, **{name: stage[0] for name, stage in STAGES.items()}}
     cli(
         module,
@@ -97,7 +104,7 @@ def _run(cli: type[VocabCLI], module: type[Any], data: type[Any], args: ArgsType
         seed_everything_default=7,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={
-            "prog": "lightning-vocab",
+            "prog": prog,
             "version": version("lightning-vocab"),
             "description": "Grow the vocabulary of a causal language model and train it. "
             + " ".join(f"`lightning-vocab {name}`: {said}" for name, said in summaries.items()),

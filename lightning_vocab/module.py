@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import rank_zero_info
+from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -17,7 +17,7 @@ from lightning_vocab.base import check_dtype, load_base_model
 from lightning_vocab.checkpoints import MANIFEST_KEY, OPTIONS_KEY, refuse_other_vocabulary
 from lightning_vocab.demo import resolve_base
 from lightning_vocab.distributed import refuse_sharded_strategy
-from lightning_vocab.initializers import Initializer, SubwordMean
+from lightning_vocab.initializers import Initializer, Keep, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.parameter_groups import parameter_groups
 from lightning_vocab.resuming import Options, configured_options, keep_configured_options
@@ -46,10 +46,12 @@ class VocabExpansionModule(ScoredModule):
     Args:
         base: ``demo``, a local Hugging Face folder, or a hub id. A base that has grown by the
             expansion already, such as the folder that a grounding run exported, goes on with the
-            rows that it has if the initializer is `Keep`.
+            rows that it has.
         expansion_dir: Folder of the grown tokenizer and its manifest. None trains the base as it
             is, with the vocabulary that it has.
-        initializer: First value of the new rows; `SubwordMean` if None.
+        initializer: First value of the new rows; if None, `SubwordMean`, or `Keep` where the base
+            has grown already. Another method given for such a base replaces rows that were trained,
+            which is warned of.
         optimizer: Makes the optimizer from the parameter groups, whose own learning rates and
             decays go before those given here.
         lr_scheduler: Makes the schedule from the optimizer, stepped after each optimizer step.
@@ -106,7 +108,7 @@ class VocabExpansionModule(ScoredModule):
             raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
         # Callables and objects stay out: a checkpoint holds plain values and loads weights_only.
         self.save_hyperparameters(ignore=["initializer", "optimizer", "lr_scheduler"])
-        self.initializer = SubwordMean() if initializer is None else initializer
+        self.initializer = initializer
         self.optimizer_callable = optimizer
         self.lr_scheduler_callable = lr_scheduler
         self.model: PreTrainedModel | None = None
@@ -138,17 +140,29 @@ class VocabExpansionModule(ScoredModule):
             check_base(self.expanded, base_tokenizer)
             self._tokenizer = self.expanded.tokenizer
             self.is_base_grown = is_grown_base(self.expanded, base_tokenizer)
+            initializer = self._chosen_initializer(self.expanded)
             expand_model(
                 model,
                 self.expanded,
-                self.initializer,
+                initializer,
                 is_grown=self.is_base_grown,
                 pad_to_multiple_of=self.hparams["pad_to_multiple_of"],
                 generator=torch.Generator().manual_seed(self.hparams["initializer_seed"]),
             )
-            for remark in self.initializer.remarks():
+            for remark in initializer.remarks():
                 rank_zero_info(remark)
         self.model = model.train()
+
+    def _chosen_initializer(self, expanded: ExpandedTokenizer) -> Initializer:
+        if self.initializer is None:
+            return Keep() if self.is_base_grown else SubwordMean()
+        if self.is_base_grown and not isinstance(self.initializer, Keep):
+            rank_zero_warn(
+                f"The base has grown already, and {type(self.initializer).__name__} replaces its "
+                f"{len(expanded.expansion.tokens)} new rows, trained or not. Leave the initializer "
+                "out, or give Keep, to go on with them."
+            )
+        return self.initializer
 
     @property
     def language_model(self) -> PreTrainedModel:

@@ -22,7 +22,6 @@ from lightning_vocab.callbacks import (
     UnfreezeAt,
 )
 from lightning_vocab.datamodule import VocabDataModule
-from lightning_vocab.initializers import Keep
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import find_split
 from lightning_vocab.schedules import WarmupCosine
@@ -221,7 +220,6 @@ def test_an_exported_run_goes_on_as_the_base_of_the_next(base_folder: str, text:
     export = str(text / "export")
     first.export(export)
     second = make_module(export, text)
-    second.initializer = Keep()
     second.hparams["expansion_dir"] = export
     data = make_data(export, text)
     data.hparams["expansion_dir"] = export

@@ -238,6 +238,17 @@ def test_the_export_gives_the_same_logits_in_plain_transformers(
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_another_method_on_a_grown_base_is_warned_of(
+    module: VocabExpansionModule, tmp_path: Path
+) -> None:
+    module.configure_model()
+    module.export(str(tmp_path / "export"))
+    export = str(tmp_path / "export")
+    again = VocabExpansionModule(export, export, SubwordMean())
+    with pytest.warns(UserWarning, match="SubwordMean replaces its 12 new rows"):
+        again.configure_model()
+
+
 def test_what_an_initializer_remarks_is_said(
     base_folder: str, expansion_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,9 +83,10 @@ class NewTokenUsage(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse another kind of module, and a run without new tokens."""
+        """Refuse another kind of module and a run without new tokens; start the counts anew."""
         if stage != "fit":
             return
+        self._batches = None  # a checkpoint is loaded after this
         refuse_sharded_strategy(trainer, type(self).__name__)
         if (
             not isinstance(pl_module, VocabExpansionModule)
@@ -98,10 +99,16 @@ class NewTokenUsage(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the rows; a resumed run goes on counting."""
+        """Find the rows; a resumed run goes on counting, as far as the checkpoint has counts."""
         rows = _rows(pl_module)
         self._movement = RowMovement(rows, self.num_old_rows)
-        if self._batches is None or len(self._batches) != len(rows[0].new):
+        if self._batches is None:
+            if trainer.global_step > 0 and trainer.is_global_zero:
+                rank_zero_warn(
+                    f"The checkpoint of step {trainer.global_step} holds no counts of the new "
+                    "tokens: NewTokenUsage counts from here on, and calls rows untouched that an "
+                    "earlier part of the run may have trained."
+                )
             self._batches = torch.zeros(len(rows[0].new), dtype=torch.long)
         self._batches = self._batches.to(pl_module.device)
 

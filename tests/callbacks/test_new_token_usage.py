@@ -163,6 +163,22 @@ def test_a_resumed_run_goes_on_counting(
     assert second.batches_per_row.tolist() == whole.batches_per_row.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*stood in no training batch")
+def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
+    tmp_path: Path, tied_folder: str, expansion_folder: str
+) -> None:
+    usage = NewTokenUsage()
+    fit(tmp_path, tied_folder, expansion_folder, usage, max_steps=2)
+    once = usage.batches_per_row.tolist()
+    trainer, _, _ = fit(tmp_path, tied_folder, expansion_folder, usage, max_steps=2)
+    assert usage.batches_per_row.tolist() == once
+    trainer.callbacks.remove(usage)  # type: ignore[attr-defined]
+    trainer.save_checkpoint(tmp_path / "bare.ckpt")
+    bare = str(tmp_path / "bare.ckpt")
+    with pytest.warns(UserWarning, match="step 2 holds no counts"):
+        fit(tmp_path, tied_folder, expansion_folder, NewTokenUsage(), ckpt_path=bare)
+
+
 @pytest.mark.ddp
 def test_two_ranks_count_together(tmp_path: Path, tied_folder: str, expansion_folder: str) -> None:
     usage, watch, other = NewTokenUsage(), Watch(), Sum()
