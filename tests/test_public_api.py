@@ -31,7 +31,7 @@ ROOMS_BELOW = {  # a room imports from these and from itself
     },
     "distillation": {
         *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
-        *("loss", "datamodule", "module"),
+        *("loss", "datamodule", "module", "callbacks"),
     },
 }
 MODULES = sorted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy
-from lightning.fabric.utilities import rank_zero_warn
+from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -16,12 +16,12 @@ from lightning_vocab.data.loader import ResumableLoader, training_loader
 from lightning_vocab.data.tokenise import Frame, frame_of
 from lightning_vocab.datamodule import Sources, VocabDataModule
 from lightning_vocab.demo import resolve_base
-from lightning_vocab.distillation.pieces import PieceTable
 from lightning_vocab.distillation.rows import CollateSnippets, SnippetRows
 from lightning_vocab.distillation.snippets import Mining, Snippets
 from lightning_vocab.distillation.stream import TokenStream
 from lightning_vocab.vocabulary.expansion import NewToken, VocabularyExpansion
 from lightning_vocab.vocabulary.extender import Extender
+from lightning_vocab.vocabulary.pieces import PieceTable
 from lightning_vocab.vocabulary.wording import counted
 
 _FORMAT = 1
@@ -37,8 +37,9 @@ class DistillationDataModule(VocabDataModule):
     keeps them in ``cache_dir``: 24 bytes for each, since they only say where they lie. An epoch is
     all snippets; training resumes in the middle of one. Validation is that of `VocabDataModule`.
 
-    A token that occurs fewer than ``min_snippets`` times is named in a warning and left to the
-    initializer: student and teacher read its pieces, and its rows stay bit for bit as they are.
+    A token that occurs fewer than ``min_snippets`` times is left to the initializer: student and
+    teacher read its pieces, and its rows stay bit for bit as they are. A warning names the first
+    ten such tokens, and the log at level INFO all of them.
 
     Args:
         base: ``demo``, a local Hugging Face folder, or a hub id: the base model's tokenizer.
@@ -247,6 +248,8 @@ class DistillationDataModule(VocabDataModule):
             f"{least} times in the training text and keep the rows that the initializer gave: "
             f"{listed}. Text that uses them would teach them."
         )
+        if len(shown) > _MOST_NAMED:
+            rank_zero_info(f"New tokens that occur fewer than {least} times: {', '.join(shown)}.")
 
 
 def _expansion_of(tokenizers: Tokenizers) -> VocabularyExpansion:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_vocab.data.rows import IGNORED
-from lightning_vocab.distillation.datamodule import DistillationDataModule
 from lightning_vocab.distillation.loss import balanced, hidden_mse
+from lightning_vocab.distillation.refusals import (
+    check_callbacks,
+    check_layer,
+    check_layer_of_base,
+    check_options,
+    checked_data,
+)
 from lightning_vocab.functional.linear_cross_entropy import linear_cross_entropy
 from lightning_vocab.initializers import Initializer
 from lightning_vocab.loss import evaluating
@@ -98,7 +106,7 @@ class DistillationModule(VocabExpansionModule):
         chunk_size: int = 512,
         initializer_seed: int = 7,
     ) -> None:
-        _check_options(expansion_dir, layer, output_loss_weight)
+        check_options(expansion_dir, layer, output_loss_weight)
         super().__init__(
             base=base,
             expansion_dir=expansion_dir,
@@ -121,6 +129,20 @@ class DistillationModule(VocabExpansionModule):
     # --- before the first step -------------------------------------------------------------------
 
     @override
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Add none: the first hook of a fit, before the data are grown, tokenised and mined.
+
+        Raises:
+            MisconfigurationException: In a fit, if the data module is another, the Trainer has no
+                `FreezeBackbone` or an `UnfreezeAt`, or the base's config has no such layer.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            checked_data(self.trainer)
+            check_callbacks(self.trainer)
+            check_layer_of_base(self.hparams["layer"], self.hparams["base"])
+        return super().configure_callbacks()
+
+    @override
     def configure_model(self) -> None:
         """Load the base and expand it, once; freeze output rows that nothing would teach."""
         if self.model is not None:
@@ -134,18 +156,12 @@ class DistillationModule(VocabExpansionModule):
 
     @override
     def on_fit_start(self) -> None:
-        """Refuse a model, a layer or data that do not fit.
+        """Refuse a model or a layer that does not fit, and note the rows that are held.
 
         Raises:
-            MisconfigurationException: If the data module is another, the model gives no hidden
-                states, or it has no such layer.
+            MisconfigurationException: If the model gives no hidden states, or has no such layer.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, DistillationDataModule):
-            raise MisconfigurationException(
-                f"{type(self).__name__} expected the snippets of a DistillationDataModule, got "
-                f"{type(data).__name__}: fit with datamodule=DistillationDataModule(...)."
-            )
+        data = checked_data(self.trainer)
         self._check_layer()
         held = torch.tensor(data.held_ids, dtype=torch.long, device=self.device)
         if not len(held):
@@ -257,7 +273,7 @@ class DistillationModule(VocabExpansionModule):
     @torch.no_grad()
     def _check_layer(self) -> None:
         """Ask the model for the hidden states of one token."""
-        model, layer = self.language_model, self.hparams["layer"]
+        model = self.language_model
         states: tuple[Tensor, ...] = ()
         if model.base_model is not model:
             probe = torch.zeros((1, 1), dtype=torch.long, device=self.device)
@@ -271,24 +287,4 @@ class DistillationModule(VocabExpansionModule):
                 f"{type(model).__name__} gives no hidden states, which distillation matches: "
                 "expected a model with a backbone that returns them (output_hidden_states)."
             )
-        num_layers = len(states) - 1
-        if not -num_layers <= layer <= num_layers:
-            raise MisconfigurationException(
-                f"Expected a layer from 1 to {num_layers} or from -{num_layers} to -1 for "
-                f"{type(model).__name__}, got {layer}."
-            )
-
-
-def _check_options(expansion_dir: str | None, layer: int, output_loss_weight: float) -> None:
-    if expansion_dir is None:
-        raise ValueError(
-            "Distillation teaches new tokens what their pieces do: give expansion_dir, the folder "
-            "of the grown vocabulary."
-        )
-    if layer == 0:
-        raise ValueError(
-            "Expected layer 1 or higher, or -1 or lower, got 0: that is the embedding itself, "
-            "where a token could only copy its last piece."
-        )
-    if output_loss_weight < 0:
-        raise ValueError(f"Expected an output_loss_weight of at least 0, got {output_loss_weight}.")
+        check_layer(self.hparams["layer"], len(states) - 1, type(model).__name__)

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lightning_vocab.data.rows import IGNORED, Collate, Row
-from lightning_vocab.distillation.pieces import PieceTable
 from lightning_vocab.distillation.stream import TokenStream
+from lightning_vocab.vocabulary.pieces import PieceTable
 
 
 class SnippetRow(TypedDict):

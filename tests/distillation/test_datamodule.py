@@ -9,7 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_vocab.distillation import DistillationDataModule
 from lightning_vocab.distillation.snippets import Mining
-from lightning_vocab.vocabulary import ContinuedBPE
+from lightning_vocab.vocabulary import AddTokens, ContinuedBPE
 from tests.conftest import NEW_TEXTS, TEXTS
 from tests.distillation.conftest import make_data, write_lines
 
@@ -75,6 +75,23 @@ def test_tokens_that_occur_too_seldom_are_named_and_read_as_pieces(
     seen = {int(id) for batch in data.train_dataloader() for id in batch["input_ids"].flatten()}
     assert seen.isdisjoint(held)
     assert taught <= seen
+
+
+def test_forty_tokens_that_are_held_are_all_in_the_log(
+    tied_folder: str, text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_lines(text / "train.jsonl", ["the <|seen|> cat"] * 9)
+    names = [f"<|held_{place}|>" for place in range(40)]
+    data = make_data(tied_folder, text, extender=AddTokens([*names, "<|seen|>"]))
+    data.prepare_data()
+    with (
+        caplog.at_level("INFO"),
+        pytest.warns(UserWarning, match=r"40 new tokens of 41 .* …\. Text that"),
+    ):
+        data.setup("fit")
+    (said,) = (line for line in caplog.messages if line.startswith("New tokens that occur fewer"))
+    assert all(f"{name!r} (0)" in said for name in names)
+    assert "seen" not in said
 
 
 def test_text_that_uses_no_new_token_often_enough_is_refused(tied_folder: str, text: Path) -> None:

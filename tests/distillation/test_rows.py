@@ -5,10 +5,10 @@ from typing import Any
 import numpy
 import pytest
 
-from lightning_vocab.distillation.pieces import PieceTable
 from lightning_vocab.distillation.reservoir import SNIPPET
 from lightning_vocab.distillation.rows import CollateSnippets, SnippetRows
 from lightning_vocab.vocabulary import VocabularyExpansion
+from lightning_vocab.vocabulary.pieces import PieceTable
 from tests.distillation.conftest import make_expansion, make_stream
 
 EXPANSION = make_expansion((1, 2), (1, 2, 3))  # 10 -> 1 2, 11 -> 1 2 3
