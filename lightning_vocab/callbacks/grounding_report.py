@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,18 @@ from lightning_vocab.callbacks.grounding_figure import (
     pictures,
     shown_places,
 )
+from lightning_vocab.callbacks.grounding_output import (
+    grounding_table,
+    whole_file,
+    write_numbers,
+)
 from lightning_vocab.callbacks.spectrum_figure import can_draw
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.grounding.datamodule import GroundingDataModule
 from lightning_vocab.grounding.diagnostics import Diagnostics
-from lightning_vocab.grounding.judge import GroundingJudge
+from lightning_vocab.grounding.judge import GroundingJudge, sampled
 from lightning_vocab.grounding.pairs import Pair, read_pairs
+from lightning_vocab.grounding.reference import DescribedTokens
 from lightning_vocab.grounding.templates import Templates
 from lightning_vocab.module import VocabExpansionModule
 
@@ -66,7 +70,8 @@ class GroundingReport(Callback):
             the data module if None, or the package's.
         encoder: Folder or hub id of an encoder whose vectors take the place of hidden states.
         figure: A PNG file for the spectra and cosines before and after; needs matplotlib.
-        max_pairs: Of more pairs than this, a sample of so many is judged.
+        max_pairs: Of more pairs than this, a sample of so many is judged; a description of several
+            tokens comes with all of them.
         seed: Seed of the samples of pairs and of old rows.
 
     Raises:
@@ -101,13 +106,15 @@ class GroundingReport(Callback):
         self.before: dict[str, float] = {}
         self.after: dict[str, float] = {}
         self._space: Tensor | None = None
+        self._judged: str | None = None
         self._pictures: dict[str, RowPicture] = {}
         self._judge: GroundingJudge | None = None
 
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(pairs=self.pairs, encoder=self.encoder)
+        # Not the path: a run may be taken up where the same file lies elsewhere.
+        return self._generate_state_key(pairs=self._content(), encoder=self.encoder)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -141,15 +148,12 @@ class GroundingReport(Callback):
         """
         assert isinstance(pl_module, VocabExpansionModule), "setup() has seen it"
         is_resumed = trainer.global_step > 0
-        if is_resumed and self._space is None:
-            raise MisconfigurationException(
-                "This run continues one that did not measure its first rows, and the rows have "
-                "moved since. Give GroundingReport from the start of a run."
-            )
+        if is_resumed:
+            self._check_judged(trainer, pl_module)
         self._judge = self._make_judge(trainer, pl_module, self._space if is_resumed else None)
-        self._space = self._judge.vectors
         if is_resumed:
             return
+        self._space, self._judged = self._judge.vectors, self._judge.described.fingerprint
         found = self._judge.measure()
         self.before = found.numbers
         self._pictures = pictures(found.spectra, self._shown(found))
@@ -176,44 +180,68 @@ class GroundingReport(Callback):
 
     def table(self) -> Table:
         """The report as a rich table."""
-        table = Table(title="Grounding: the new rows before and after")
-        table.add_column("measure")
-        for title in ("before", "after", "old rows"):
-            table.add_column(title, justify="right")
-        for name, after in self.after.items():
-            if "_num_" in name or ("_old_" in name and not name.startswith("nearest")):
-                continue
-            old = self.after.get(name.replace("_new_", "_old_")) if "_new_" in name else None
-            cells = (self.before.get(name), after, old)
-            table.add_row(_words(name), *("" if each is None else f"{each:.4f}" for each in cells))
-        return table
+        return grounding_table(self.before, self.after)
 
     @override
     def state_dict(self) -> dict[str, Any]:
         """The first measurement and what it was made against."""
         drawn = {role: picture.state() for role, picture in self._pictures.items()}
-        return {"before": dict(self.before), "space": self._space, "pictures": drawn}
+        return {
+            "before": dict(self.before),
+            "space": self._space,
+            "judged": self._judged,
+            "pictures": drawn,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the first measurement of the interrupted run."""
         self.before = dict(state_dict["before"])
         self._space = state_dict["space"]
+        self._judged = state_dict["judged"]
         drawn = state_dict["pictures"].items()
         self._pictures = {role: RowPicture(**picture) for role, picture in drawn}
 
     # --- parts -----------------------------------------------------------------------------------
 
+    def _content(self) -> str | None:
+        """What tells the file of pairs from another; None without one of its own."""
+        if self.pairs is None or not Path(self.pairs).expanduser().is_file():
+            return self.pairs  # a missing file is refused by setup(), which says more
+        return hashlib.sha256(repr(self._own_pairs).encode()).hexdigest()
+
+    @cached_property
+    def _own_pairs(self) -> tuple[Pair, ...]:
+        assert self.pairs is not None, "asked before"
+        return read_pairs(self.pairs, *self.fields)
+
     def _pairs_of(self, trainer: Trainer) -> tuple[Pair, ...]:
         data = getattr(trainer, "datamodule", None)
         if self.pairs is not None:
-            return read_pairs(self.pairs, *self.fields)
+            return self._own_pairs
         if isinstance(data, GroundingDataModule):
             return data.pairs
         raise MisconfigurationException(
             "GroundingReport needs the pairs by which new rows are judged: give pairs, a file, or "
             f"fit on a GroundingDataModule. The data module is {type(data).__name__}."
         )
+
+    def _check_judged(self, trainer: Trainer, module: VocabExpansionModule) -> None:
+        """Make sure that the first rows were measured, and by the pairs given now."""
+        if self._space is None:
+            raise MisconfigurationException(
+                "This run continues one that did not measure its first rows by these pairs, and "
+                "they have moved since. Give GroundingReport, with the same pairs and encoder, "
+                "from the start of a run."
+            )
+        assert module.expanded is not None, "setup() has seen it"
+        pairs = sampled(self._pairs_of(trainer), self.max_pairs, self.seed)
+        if DescribedTokens.of(pairs, module.expanded).fingerprint != self._judged:
+            raise MisconfigurationException(
+                "The first rows of this run were measured by other pairs, or by another sample of "
+                "them, than GroundingReport has now, so before and after could not be compared. "
+                "Resume with the same pairs, max_pairs and seed, or leave GroundingReport out."
+            )
 
     def _make_judge(
         self, trainer: Trainer, module: VocabExpansionModule, space: Tensor | None
@@ -241,10 +269,7 @@ class GroundingReport(Callback):
     def _write(self, step: int) -> None:
         if self.path is None:
             return
-        found = {"step": step, "before": _plain(self.before), "after": _plain(self.after)}
-        text = json.dumps(found, indent=2, allow_nan=False)
-        with whole_file(self.path) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        write_numbers(self.path, step, self.before, self.after)
 
     def _draw(self, found: Diagnostics) -> None:
         assert self._judge is not None, "on_train_start() has made it"
@@ -256,28 +281,9 @@ class GroundingReport(Callback):
             figure.savefig(partial, format="png", dpi=110)
 
 
-@contextmanager
-def whole_file(path: str) -> Iterator[Path]:
-    """A path to write to, beside ``path`` and renamed at the end: a reader sees all or nothing."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    yield partial
-    partial.replace(file)
-
-
 def _log(trainer: Trainer, numbers: dict[str, float]) -> None:
     found = {f"grounding/{name}": number for name, number in numbers.items()}
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
     # Not self.log: it reaches the loggers only every log_every_n_steps, and not at the start.
     for logger in trainer.loggers:
         logger.log_metrics(found, step=trainer.global_step)
-
-
-def _plain(numbers: dict[str, float]) -> dict[str, float | None]:
-    """Numbers as JSON has them: it knows no nan."""
-    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-
-
-def _words(name: str) -> str:
-    return name.replace("_new_", "_").replace("rsa_", "RSA_").replace("_", " ")

@@ -130,16 +130,18 @@ class GroundingDataModule(VocabDataModule):
         """Build the expansion folder where it is missing, and tokenise the validation text.
 
         Raises:
+            FileNotFoundError: If there is no file of pairs.
             ValueError: If the pairs cannot be read, the base has one of their tokens already, or
                 chat is asked of a base without a chat template.
         """
+        pairs = self.pairs  # first: a file that cannot be read is refused before any work
         tokenizer = load_tokenizer(resolve_base(self.hparams["base"]))
         if self.hparams["chat"]:
             check_chat(tokenizer)
         folder = Path(self.hparams["expansion_dir"]).expanduser()
         stands = (folder / MANIFEST_NAME).is_file()
         if self.extender is None and (self.overwrite_expansion or not stands):
-            self.extender = _extender_for(self.pairs, tokenizer)
+            self.extender = _extender_for(pairs, tokenizer)
         super().prepare_data()
 
     @override

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lightning_vocab.data.rows import Collate
 from lightning_vocab.data.tokenise import frame_of
@@ -23,9 +24,10 @@ from lightning_vocab.grounding.reference import (
     state_vectors,
     word_vectors,
 )
-from lightning_vocab.grounding.rows import grounding_rows
+from lightning_vocab.grounding.rows import GroundingRows, grounding_rows
 from lightning_vocab.grounding.templates import Templates
 from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.folder import load_tokenizer
 from lightning_vocab.watched_rows import watch
 
@@ -44,11 +46,12 @@ class GroundingJudge:
         encoder: Folder or hub id of an encoder, to take the place of hidden states.
         vectors: The vectors of an earlier judge of this fit (`vectors`), whose model has moved
             since; None computes them.
-        max_pairs: Of more pairs than this, a sample of so many is judged.
+        max_pairs: Of more pairs than this, a sample of so many is judged (`sampled`).
         seed: Seed of the samples of pairs and of old rows.
 
     Raises:
-        ValueError: If no pair has a new token, or the vectors are those of other pairs.
+        ValueError: If no pair has a new token, a description is longer than the model's context, or
+            the vectors are those of other pairs.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class GroundingJudge:
         assert module.expanded is not None, "the module is expanded"
         expanded, model = module.expanded, module.language_model
         pairs = sampled(pairs, max_pairs, seed)
+        self.rows = _rows(model, expanded, pairs, templates, chat)
         self.loss = module.loss
         self.watched = watch(model, None, expanded.expansion.base_len, seed)
         self.described = DescribedTokens.of(pairs, expanded)
@@ -73,23 +77,7 @@ class GroundingJudge:
         self.places = places_of(self.described.ids, new_ids)
         self.space = "states" if encoder is None else "encoder"
         self.vectors = self._vectors(module, encoder) if vectors is None else vectors
-        if len(self.vectors) != len(self.described.ids):
-            raise ValueError(
-                f"Expected vectors of the {len(self.described.ids)} tokens of these pairs, got "
-                f"{len(self.vectors)}: they were made of other pairs."
-            )
-        words = self.described.mean(word_vectors(self.described.descriptions))
-        spaces = {self.space: self.vectors, "words": words}
-        self.reference = ReferenceSpaces(self.described.ids, spaces)
-        self.rows = grounding_rows(
-            pairs,
-            Templates.of(templates.to_tokens[:1]),
-            expanded.tokenizer,
-            frame_of(expanded.tokenizer),
-            chat=chat,
-            direction="to_tokens",
-            token_ids={token.surface: token.id for token in expanded.expansion.tokens},
-        )
+        self.reference = self._reference()
         # Before anything is ranked: a head that does more than the streamed loss knows shows here.
         batch = Collate(frame_of(expanded.tokenizer).pad)([self.rows[0]])
         module.check_loss({name: part.to(model.device) for name, part in batch.items()})
@@ -97,6 +85,16 @@ class GroundingJudge:
     def measure(self) -> Diagnostics:
         """The rows as they are now."""
         return measure_grounding(self.loss, self.watched, self.reference, self.rows)
+
+    def _reference(self) -> ReferenceSpaces:
+        if len(self.vectors) != len(self.described.ids):
+            raise ValueError(
+                f"Expected vectors of the {len(self.described.ids)} tokens of these pairs, got "
+                f"{len(self.vectors)}: they were made of other pairs."
+            )
+        words = self.described.mean(word_vectors(self.described.descriptions))
+        spaces = {self.space: self.vectors, "words": words}
+        return ReferenceSpaces(self.described.ids, spaces)
 
     def _vectors(self, module: VocabExpansionModule, encoder: str | None) -> Tensor:
         texts, model = self.described.descriptions, module.language_model
@@ -110,14 +108,43 @@ class GroundingJudge:
 
 
 def sampled(pairs: Sequence[Pair], size: int, seed: int) -> Sequence[Pair]:
-    """At most ``size`` pairs, drawn without repetition and in their order.
+    """Pairs of descriptions drawn without repetition until there are ``size``, in their order.
+
+    A description that is drawn comes with all its pairs, however many they are: each of its tokens
+    is a right answer to it, so a part of them would count the others as wrong.
 
     Args:
         pairs: The pairs.
-        size: How many.
+        size: How many; the last description may bring more.
         seed: Seed of the draw.
     """
     if len(pairs) <= size:
         return pairs
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
-    return [pairs[place] for place in order[:size].sort().values.tolist()]
+    place: dict[str, int] = {}
+    text = torch.tensor([place.setdefault(pair.description, len(place)) for pair in pairs])
+    order = torch.randperm(len(place), generator=torch.Generator().manual_seed(seed))
+    counts = torch.bincount(text)[order]
+    is_drawn = torch.zeros(len(place), dtype=torch.bool)
+    is_drawn[order] = counts.cumsum(0) - counts < size
+    return [pairs[number] for number in is_drawn[text].nonzero().flatten().tolist()]
+
+
+def _rows(
+    model: PreTrainedModel,
+    expanded: ExpandedTokenizer,
+    pairs: Sequence[Pair],
+    templates: Templates,
+    chat: bool,
+) -> GroundingRows:
+    """The questions by which the tokens are asked for."""
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return grounding_rows(
+        pairs,
+        Templates.of(templates.to_tokens[:1]),
+        expanded.tokenizer,
+        frame_of(expanded.tokenizer),
+        chat=chat,
+        direction="to_tokens",
+        token_ids={token.surface: token.id for token in expanded.expansion.tokens},
+        block_size=room,
+    )

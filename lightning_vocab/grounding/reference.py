@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +21,10 @@ from lightning_vocab.initializers.spaces.states import States, windows
 from lightning_vocab.loss import evaluating
 from lightning_vocab.rows.locate import find_split
 from lightning_vocab.rows.split import base_view
+from lightning_vocab.vocabulary.base_check import is_grown_base
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.measuring.fertility import encode_batch
+from lightning_vocab.vocabulary.pieces import Ids, PieceTable
 
 _BATCH_TOKENS = 4096
 _LONGEST = 256
@@ -73,6 +77,13 @@ class DescribedTokens:
         links = torch.tensor([(row[id], text) for id, text in found])
         return cls(torch.tensor(ids), tuple(texts), links[:, 0], links[:, 1])
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of ids, descriptions and links: the same for the same pairs alone."""
+        links = torch.stack([self.token, self.description]).tolist()
+        content = json.dumps([self.ids.tolist(), self.descriptions, links])
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def mean(self, vectors: Tensor) -> Tensor:
         """For each token the mean over its descriptions' vectors ``(num_descriptions, width)``."""
         sums = torch.zeros(len(self.ids), vectors.shape[1], dtype=vectors.dtype)
@@ -91,7 +102,8 @@ def state_vectors(
     """Mean hidden state of the base over each text, each dimension standardised over the texts.
 
     The base reads the text with its own tokenizer and its old rows alone, behind its start token,
-    so no new row has a part in it. A few dimensions of hidden states are far larger than all
+    so no new row has a part in it. Where the base has grown already (`is_grown_base`), the pieces
+    of a new token stand in its place. A few dimensions of hidden states are far larger than all
     others, so that their raw cosines say little; hence the standardisation.
 
     Cost: each text once through the backbone. Memory: the states of 4,096 tokens at all layers.
@@ -99,7 +111,7 @@ def state_vectors(
     Args:
         model: The expanded model, with a backbone of its own.
         expanded: The grown tokenizer with its manifest.
-        base_tokenizer: The tokenizer that the base had before.
+        base_tokenizer: The tokenizer of the base.
         texts: The texts; those longer than 256 tokens are read in parts.
         layer: Index of the hidden states; None is the middle layer.
 
@@ -118,9 +130,7 @@ def state_vectors(
     generator = torch.Generator()
     context = RowContext(expanded.expansion, base_tokenizer, old, None, None, generator, model)
     states = States(model, context, layer, _BATCH_TOKENS)
-    encoded = encode_batch(base_tokenizer, list(texts))
-    lengths = np.array([len(ids) for ids in encoded])
-    flat = np.array([id for ids in encoded for id in ids], dtype=np.int64)
+    flat, lengths = _base_ids(expanded, base_tokenizer, texts)
     owners = np.repeat(np.arange(len(texts)), lengths)
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _LONGEST + 1
     sums, is_read = states.empty(len(texts)), lengths > 0
@@ -131,6 +141,20 @@ def state_vectors(
                 sums.index_add_(0, owner[first : first + len(found), 0], found.sum(dim=1))
     means = sums / torch.from_numpy(lengths).clamp_min(1).unsqueeze(1)
     return _standardised(means, torch.from_numpy(is_read))
+
+
+def _base_ids(
+    expanded: ExpandedTokenizer, base_tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[Ids, Ids]:
+    """Ids of all texts, none of them new, and the number of ids of each text."""
+    encoded = encode_batch(base_tokenizer, list(texts))
+    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    flat = np.array([id for ids in encoded for id in ids], dtype=np.int64)
+    if not is_grown_base(expanded, base_tokenizer):
+        return flat, lengths
+    table = PieceTable(expanded.expansion.tokens, expanded.expansion.num_rows)
+    flat, ends = table.expand(flat)
+    return flat, np.diff(np.concatenate([[0], ends])[np.cumsum(lengths)], prepend=0)
 
 
 class DescriptionEncoder(EncoderSpace):

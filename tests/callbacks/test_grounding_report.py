@@ -17,7 +17,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from lightning_vocab.callbacks import FreezeBackbone
-from lightning_vocab.callbacks.grounding_figure import RowPicture, draw_grounding, shown_places
 from lightning_vocab.callbacks.grounding_report import GroundingReport
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.grounding import GroundingDataModule, Templates, read_pairs
@@ -26,7 +25,7 @@ from lightning_vocab.grounding.judge import GroundingJudge
 from lightning_vocab.initializers import Mean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.module import VocabExpansionModule
-from tests.callbacks.modules import PicoModule, SaveAt, is_same, make_trainer
+from tests.callbacks.modules import PicoModule, make_trainer
 from tests.conftest import TEXTS
 
 NAMES = ["the cat sat", "a dog", "the log", "a mat", "the model", "a token", "text", "the tokens"]
@@ -130,37 +129,6 @@ def test_loggers_and_callback_metrics_get_both_measurements(
         assert found == pytest.approx(numbers["rsa_words_spearman_input"])
 
 
-def test_a_resumed_run_keeps_the_first_values_and_the_reference(
-    tied_folder: str, pairs: str, tmp_path: Path
-) -> None:
-    checkpoint = tmp_path / "at_2.ckpt"
-    whole = GroundingReport()
-    fit(tmp_path, tied_folder, pairs, [whole, SaveAt(checkpoint, 2)], max_steps=4)
-    resumed = GroundingReport()
-    fit(tmp_path, tied_folder, pairs, [resumed], max_steps=4, ckpt_path=str(checkpoint))
-    assert same(resumed.before, whole.before)
-    assert same(resumed.after, whole.after)
-    first, again = (report.state_dict() for report in (whole, resumed))
-    assert torch.equal(first["space"], again["space"])
-    assert is_same(first["pictures"], again["pictures"])
-
-
-def test_a_run_that_did_not_measure_its_start_cannot_be_taken_up(
-    tied_folder: str, pairs: str, tmp_path: Path
-) -> None:
-    checkpoint = tmp_path / "at_1.ckpt"
-    fit(tmp_path, tied_folder, pairs, [SaveAt(checkpoint, 1)], max_steps=1)
-    with pytest.raises(MisconfigurationException, match="did not measure its first rows"):
-        fit(
-            tmp_path,
-            tied_folder,
-            pairs,
-            [GroundingReport()],
-            max_steps=2,
-            ckpt_path=str(checkpoint),
-        )
-
-
 def test_the_files_are_written_whole(tied_folder: str, pairs: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path, figure = tmp_path / "new" / "report.json", tmp_path / "new" / "figure.png"
@@ -252,6 +220,32 @@ def test_a_module_without_new_rows_is_refused(tied_folder: str, pairs: str, tmp_
         make_trainer(tmp_path, [report]).fit(PicoModule())
 
 
+def test_tokens_of_one_description_are_judged_together_in_a_sample(
+    tied_folder: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"token": f"<{number}>", "description": "the cat"} for number in range(10)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for max_pairs in (4000, 5):
+        report = GroundingReport(max_pairs=max_pairs)
+        fit(tmp_path, tied_folder, str(file), [report], max_steps=1)
+        found.append((report.before, report.after))
+    assert all(same(one, other) for one, other in zip(*found, strict=True))
+    assert found[0][0]["retrieval_top1_share"] == 1.0  # all ten are right
+
+
+def test_a_description_beyond_the_models_context_is_refused_before_any_step(
+    tied_folder: str, pairs: str, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.jsonl"
+    rows = [{"token": f"<{number}>", "description": name} for number, name in enumerate(NAMES)]
+    rows[0]["description"] = "the cat " * 80
+    long.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"at most 128 tokens .* got 1 longer row of 8"):
+        fit(tmp_path, tied_folder, pairs, [GroundingReport(pairs=str(long))], max_steps=1)
+
+
 def test_a_sample_of_two_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="max_pairs=2"):
         GroundingReport(max_pairs=2)
@@ -267,26 +261,6 @@ def test_a_missing_file_of_pairs_is_named_before_any_step(
 
 def test_two_reports_of_different_pairs_may_stand_in_one_trainer(pairs: str) -> None:
     Trainer(callbacks=[GroundingReport(), GroundingReport(pairs=pairs)], logger=False)
-
-
-def test_each_matrix_is_drawn_in_a_line_of_its_own() -> None:
-    pytest.importorskip("matplotlib")
-    picture = RowPicture(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0]), torch.eye(5), 3)
-    both = {"input": picture, "output": picture}
-    figure = draw_grounding(both, both, "words", torch.randn(3, 4))
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles.count("cosines after: 3 new rows, then 2 old") == 2
-    assert titles.count("meanings of these tokens (words)") == 2
-    assert "spectrum, output rows" in titles
-
-
-def test_the_shown_tokens_are_stretches_of_neighbours() -> None:
-    assert shown_places(7).tolist() == list(range(7))
-    found = shown_places(103)
-    assert len(set(found.tolist())) == 50
-    assert found[:10].tolist() == list(range(10))
-    assert found[-10:].tolist() == list(range(93, 103))
-    assert (found.view(5, 10).diff(dim=1) == 1).all()
 
 
 class WriteReport(Callback):

@@ -143,6 +143,22 @@ def test_a_token_of_the_base_is_refused_before_anything_is_built(
     assert not (tmp_path / "expansion").exists()
 
 
+def test_a_broken_file_of_pairs_is_refused_before_anything_is_tokenised(
+    tied_folder: str, tmp_path: Path
+) -> None:
+    prepared(tmp_path, tied_folder)  # a standing expansion: nothing else needs the pairs
+    (tmp_path / "old.txt").write_text("the cat sat on the mat\n")
+    (tmp_path / "pairs.jsonl").write_text('{"token": "<fig>"}\n')
+    cache = tmp_path / "another cache"
+    options = {"val": {"old": str(tmp_path / "old.txt")}, "cache_dir": str(cache)}
+    with pytest.raises(ValueError, match="'description' on line 1"):
+        module_for(tmp_path, tied_folder, **options).prepare_data()
+    assert not cache.exists()
+    written(tmp_path, PAIRS)
+    module_for(tmp_path, tied_folder, **options).prepare_data()
+    assert any(cache.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

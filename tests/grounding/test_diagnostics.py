@@ -87,7 +87,7 @@ def test_places_are_those_among_all_new_rows() -> None:
 
 
 def test_a_sample_of_pairs_keeps_their_order_and_depends_on_the_seed() -> None:
-    pairs = [Pair((f"<{number}>",), "the cat") for number in range(50)]
+    pairs = [Pair((f"<{number}>",), f"the cat {number}") for number in range(50)]
     found = sampled(pairs, 10, seed=1)
     places = [pairs.index(pair) for pair in found]
     assert len(set(places)) == 10
@@ -95,3 +95,13 @@ def test_a_sample_of_pairs_keeps_their_order_and_depends_on_the_seed() -> None:
     assert sampled(pairs, 10, seed=1) == found
     assert sampled(pairs, 10, seed=2) != found
     assert sampled(pairs, 50, seed=1) == pairs
+
+
+def test_a_description_in_the_sample_comes_with_all_its_pairs() -> None:
+    pairs = [Pair((f"<{number}>",), f"the cat {number % 7}") for number in range(70)]
+    found = sampled(pairs, 15, seed=1)
+    texts = {pair.description for pair in found}
+    assert len(texts) == 2  # the second brings the twenty pairs above 15
+    assert found == [pair for pair in pairs if pair.description in texts]
+    alike = [Pair((f"<{number}>",), "the cat") for number in range(10)]
+    assert sampled(alike, 5, seed=1) == alike

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 
 from lightning_vocab.grounding.pairs import Pair
 from lightning_vocab.grounding.reference import (
@@ -15,10 +20,10 @@ from lightning_vocab.grounding.reference import (
     state_vectors,
     word_vectors,
 )
-from lightning_vocab.initializers import Normal
-from lightning_vocab.rows import expand_model
+from lightning_vocab.initializers import Keep, Normal
+from lightning_vocab.rows import expand_model, export_model
 from tests.conftest import make_model
-from tests.expanded import make_expanded
+from tests.expanded import make_expanded, with_slots
 
 WORDS = ["<a>", "<b>", "<c>", "<d>"]  # ids 300 to 303
 TEXTS = ["the cat sat", "a dog", "the log on the mat and the dog on the log"]
@@ -70,6 +75,49 @@ def test_new_rows_have_no_part_in_the_states(tokenizer: PreTrainedTokenizerFast)
     before = state_vectors(model, expanded, tokenizer, [*TEXTS, "the <a>"])
     model.get_input_embeddings().rows.new.data.fill_(9.0)
     assert torch.equal(before, state_vectors(model, expanded, tokenizer, [*TEXTS, "the <a>"]))
+
+
+@pytest.mark.parametrize("layout", ["appended", "padded", "slots"])
+def test_on_a_grown_base_the_reference_is_that_of_the_base_it_grew_from(
+    layout: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    new = {"appended": [300, 301, 302, 303], "padded": [300, 301, 302, 303], "slots": [300, 301]}
+    if layout == "slots":
+        tokenizer, base = with_slots(tokenizer), make_model(num_rows=303)
+        expanded = make_expanded(tokenizer, [], slots={300: "<a>", 301: "<b>"})
+    else:
+        base = make_model(num_rows=304 if layout == "padded" else 300)
+        rows = base.config.vocab_size
+        expanded = make_expanded(tokenizer, WORDS, base_rows=rows)
+    texts = [*TEXTS, "the <a> and<b> a <a>", "<b>", ""]
+    expand_model(base, expanded, Normal())
+    expected = state_vectors(base, expanded, tokenizer, texts)
+    export_model(base, expanded, tmp_path / "grown")
+    for noise in (0.0, 3.0):
+        model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "grown")
+        matrix = model.get_input_embeddings().weight.data
+        matrix[new[layout]] += noise * torch.randn(len(new[layout]), matrix.shape[1])
+        expand_model(model, expanded, Keep(), is_grown=True)
+        found = state_vectors(model, expanded, expanded.tokenizer, texts)
+        assert torch.equal(found, expected)
+
+
+def test_pairs_have_the_fingerprint_of_their_ids_and_descriptions(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    expanded = make_expanded(tokenizer, WORDS)
+
+    def fingerprint(*pairs: tuple[str, str]) -> str:
+        return DescribedTokens.of([Pair((a,), b) for a, b in pairs], expanded).fingerprint
+
+    first = fingerprint(("<a>", "the cat"), ("<b>", "a dog"))
+    assert first == fingerprint(("<a>", "the cat"), ("<b>", "a dog"))
+    others = {
+        fingerprint(("<a>", "a dog"), ("<b>", "the cat")),
+        fingerprint(("<a>", "the cat"), ("<c>", "a dog")),
+        fingerprint(("<a>", "the cat"), ("<b>", "a dog"), ("<b>", "the cat")),
+    }
+    assert len(others | {first}) == 4
 
 
 def test_a_long_description_is_read_in_parts_and_an_empty_one_is_unknown(
