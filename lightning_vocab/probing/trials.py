@@ -106,6 +106,7 @@ def run_trial(recipe: Recipe, candidate: Candidate, repeat: int) -> Trial:
     with quiet():
         fit = recipe.build(candidate, repeat)
         seed_everything(fit.seed, verbose=False)
+        assert fit.module.initializer is not None, "Recipe.build gives the candidate"
         timed = _Timed(fit.module.initializer)
         fit.module.initializer = timed
         ends = _ScoredEnds(fit)
