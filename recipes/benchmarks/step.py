@@ -236,24 +236,16 @@ def head_seconds(args: argparse.Namespace) -> tuple[list[float], list[float]]:
 def added_megabytes(args: argparse.Namespace, way: str) -> float:
     """Memory that a step adds to what the model takes, in MiB; a second step, so with AdamW."""
     step, batch = WAYS[way](args), make_batch(args)
-    before = resident(args.device)
     if args.device == "cuda":
+        before = torch.cuda.memory_allocated() / 2**20
         torch.cuda.reset_peak_memory_stats()
     else:
+        before = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     step(batch)
     step(batch)
-    return highest(args.device) - before
-
-
-def resident(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.memory_allocated() / 2**20
-    return status("VmRSS")
-
-
-def highest(device: str) -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else status("VmHWM")
+    on_gpu = args.device == "cuda"
+    return (torch.cuda.max_memory_allocated() / 2**20 if on_gpu else status("VmHWM")) - before
 
 
 def status(name: str) -> float:

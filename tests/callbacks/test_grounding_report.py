@@ -260,7 +260,9 @@ def test_a_missing_file_of_pairs_is_named_before_any_step(
 
 
 def test_two_reports_of_different_pairs_may_stand_in_one_trainer(pairs: str) -> None:
-    Trainer(callbacks=[GroundingReport(), GroundingReport(pairs=pairs)], logger=False)
+    reports = [GroundingReport(), GroundingReport(pairs=pairs)]
+    Trainer(callbacks=[*reports], logger=False)  # refuses two of one state
+    assert len({report.state_key for report in reports}) == 2
 
 
 class WriteReport(Callback):

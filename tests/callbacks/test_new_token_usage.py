@@ -19,7 +19,13 @@ from lightning_vocab.callbacks.new_token_usage import NewTokenUsage
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import find_split
-from tests.conftest import NEW_TEXTS, TEXTS
+from tests.conftest import NEW_TEXTS, TEXTS, case
+
+UNTIED_IS_QUICK = pytest.mark.parametrize(
+    "base_folder",
+    [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],
+    indirect=True,
+)
 
 
 class Watch(Callback):
@@ -85,6 +91,7 @@ def fit(
     return trainer, module, data
 
 
+@UNTIED_IS_QUICK
 def test_counts_and_movement_are_those_of_the_batches_and_steps(
     tmp_path: Path, base_folder: str, expansion_folder: str
 ) -> None:
@@ -106,6 +113,7 @@ def test_counts_and_movement_are_those_of_the_batches_and_steps(
         assert usage.latest[f"usage/gradient_norm_{name}"] > 0
 
 
+@UNTIED_IS_QUICK
 def test_frozen_old_rows_have_no_gradient_and_do_not_move(
     tmp_path: Path, base_folder: str, expansion_folder: str
 ) -> None:
@@ -116,6 +124,7 @@ def test_frozen_old_rows_have_no_gradient_and_do_not_move(
     assert usage.latest["usage/gradient_norm_new"] > 0
 
 
+@UNTIED_IS_QUICK
 def test_adoption_and_mass_are_those_of_the_model_s_own_logits(
     tmp_path: Path, base_folder: str, expansion_folder: str
 ) -> None:
@@ -148,6 +157,7 @@ def test_adoption_and_mass_are_those_of_the_model_s_own_logits(
     assert not math.isnan(usage.latest["usage/adoption/new"])
 
 
+@UNTIED_IS_QUICK
 def test_a_resumed_run_goes_on_counting(
     tmp_path: Path, tied_folder: str, expansion_folder: str
 ) -> None:
@@ -164,6 +174,7 @@ def test_a_resumed_run_goes_on_counting(
 
 
 @pytest.mark.filterwarnings("ignore:.*stood in no training batch")
+@UNTIED_IS_QUICK
 def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
     tmp_path: Path, tied_folder: str, expansion_folder: str
 ) -> None:
@@ -180,6 +191,7 @@ def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
 
 
 @pytest.mark.ddp
+@UNTIED_IS_QUICK
 def test_two_ranks_count_together(tmp_path: Path, tied_folder: str, expansion_folder: str) -> None:
     usage, watch, other = NewTokenUsage(), Watch(), Sum()
     options: dict[str, Any] = {"strategy": "ddp_fork", "devices": 2}
