@@ -42,8 +42,6 @@ Step = Callable[[dict[str, Tensor]], None]
 
 
 class Shape(NamedTuple):
-    """Height and width of the matrices, and whether they are one."""
-
     rows: int
     dim: int
     heads: int
@@ -80,7 +78,6 @@ def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def split(model: LlamaForCausalLM, num_new: int) -> list[nn.Parameter]:
-    """Give the model split rows; its new rows."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     old = embedding.weight
     ids = torch.arange(len(old), len(old) + num_new, device=old.device)
@@ -157,8 +154,6 @@ def peft_tokens(args: argparse.Namespace) -> Step:
 
 
 def plain_step(model: Any, optimizer: torch.optim.Optimizer) -> Step:
-    """A step over the model's own loss, which builds all logits."""
-
     def step(batch: dict[str, Tensor]) -> None:
         model(**batch, use_cache=False).loss.backward()
         optimizer.step()
@@ -206,11 +201,12 @@ def head_seconds(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     shape, dtype = SHAPES[args.shape], getattr(torch, args.dtype)
     num = args.batch * args.time
     hidden = torch.randn(num, shape.dim, device=args.device, dtype=dtype).requires_grad_()
-    old = torch.randn(shape.rows, shape.dim, device=args.device, dtype=dtype)
-    new = torch.randn(args.new_rows, shape.dim, device=args.device, dtype=dtype).requires_grad_()
+    scale = shape.dim**-0.5  # logits of a size that models have: products with denormals are slow
+    old = torch.randn(shape.rows, shape.dim, device=args.device, dtype=dtype) * scale
+    new = torch.randn(args.new_rows, shape.dim, device=args.device, dtype=dtype) * scale
+    new.requires_grad_()
     targets = torch.randint(shape.rows + args.new_rows, (num,), device=args.device)
-    head: list[float] = []
-    floor: list[float] = []
+    taken: list[tuple[float, float]] = []
 
     def ours_alone() -> None:
         blocks = [RowBlock(old), RowBlock(new)]
@@ -228,9 +224,9 @@ def head_seconds(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     for repeat in range(args.repeats + 1):
         pair = timed(ours_alone, args.device), timed(products, args.device)
         if repeat:
-            head.append(pair[0])
-            floor.append(pair[1])
-    return head, floor
+            taken.append(pair)
+    head, floor = zip(*taken, strict=True)
+    return list(head), list(floor)
 
 
 def added_megabytes(args: argparse.Namespace, way: str) -> float:
@@ -293,9 +289,8 @@ def main() -> None:
         table.add_row(way, *figures)
     console = Console()
     console.print(table)
-    head, floor = head_seconds(args)
-    share = median(head) / median(floor)
-    console.print(f"Head alone {median(head):.2f} s, its floor {median(floor):.2f} s: {share:.2f}")
+    head, floor = map(median, head_seconds(args))
+    console.print(f"Head alone {head:.2f} s, its floor {floor:.2f} s: {head / floor:.2f}")
     if missing := [way for way in WAYS if way not in ways]:
         console.print(f"Not installed: {', '.join(missing)}.")
 
