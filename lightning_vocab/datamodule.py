@@ -8,13 +8,19 @@ from typing import Any, Literal, TypeAlias
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from lightning_vocab.data.cache import KnownTokenizer, RowCache, cache_folder
 from lightning_vocab.data.growing import Tokenizers, grow, load_tokenizers
-from lightning_vocab.data.loader import ResumableLoader, evaluation_loader, training_loader
+from lightning_vocab.data.loader import (
+    Collation,
+    ResumableLoader,
+    check_counts,
+    evaluation_loader,
+    training_loader,
+)
 from lightning_vocab.data.plan import TextPlan
 from lightning_vocab.data.prompts import CollatePrompts, tokenise_prompts
 from lightning_vocab.data.rows import Collate
@@ -112,7 +118,7 @@ class VocabDataModule(LightningDataModule):
         arguments = {name: plain(value) for name, value in locals().items() if name not in _OBJECTS}
         super().__init__()
         scored_batch_size = batch_size if val_batch_size is None else val_batch_size
-        _check_counts(batch_size, scored_batch_size, num_proc, num_workers)
+        check_counts(batch_size, scored_batch_size, num_proc, num_workers)
         if extender is not None and expansion_dir is None:
             raise ValueError("An extender needs a folder for what it builds: give expansion_dir.")
         # Plain values, so that checkpoints load with weights_only; the folder stands for the
@@ -168,8 +174,7 @@ class VocabDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load the tokenizers and the fertility on this rank; nothing is built here."""
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
-        block_size = self.hparams["block_size"]
-        self._tokenizers = load_tokenizers(base, folder, block_size=block_size)
+        self._tokenizers = load_tokenizers(base, folder, block_size=self.hparams["block_size"])
         if "train" in _ROLES[stage]:
             self._fertility = self.plan.fertility(self._tokenizers)
 
@@ -182,16 +187,8 @@ class VocabDataModule(LightningDataModule):
         """
         if not self.plan.train:
             raise MisconfigurationException("There is no text to train on: give train.")
-        known = self._loaded.grown
-        return training_loader(
-            self.plan.training_rows(known),
-            Collate(frame_of(known.tokenizer).pad),
-            batch_size=self.hparams["batch_size"],
-            num_workers=self.hparams["num_workers"],
-            seed=self.hparams["seed"],
-            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
-            **self._ranks,
-        )
+        rows = self.plan.training_rows(self._loaded.grown)
+        return self._training_loader(rows, Collate(frame_of(self.tokenizer).pad))
 
     @override
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -215,11 +212,10 @@ class VocabDataModule(LightningDataModule):
             raise MisconfigurationException("There is no prompt to continue: give predict.")
         if not isinstance(prompts, list):
             prompts = list(self.plan.cache.read(*as_sources(prompts, "test")))
-        tokenizer = self._loaded.grown.tokenizer
         return DataLoader(
-            tokenise_prompts(tokenizer, prompts),  # type: ignore[arg-type]  # a list will do
+            tokenise_prompts(self.tokenizer, prompts),  # type: ignore[arg-type]  # a list will do
             batch_size=self._scored_batch_size,
-            collate_fn=CollatePrompts(frame_of(tokenizer).pad),
+            collate_fn=CollatePrompts(frame_of(self.tokenizer).pad),
         )
 
     # --- what the run asks for -------------------------------------------------------------------
@@ -276,6 +272,18 @@ class VocabDataModule(LightningDataModule):
         ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return ranks or {"num_replicas": 1, "rank": 0}
 
+    def _training_loader(self, rows: Dataset[Any], collate: Collation) -> ResumableLoader:
+        """A loader of any rows to train on, with the run's batches, order and ranks."""
+        return training_loader(
+            rows,
+            collate,
+            batch_size=self.hparams["batch_size"],
+            num_workers=self.hparams["num_workers"],
+            seed=self.hparams["seed"],
+            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
+            **self._ranks,
+        )
+
     def _scored_loaders(
         self, role: Literal["validation", "test"], known: KnownTokenizer
     ) -> list[DataLoader[Any]]:
@@ -290,11 +298,3 @@ class VocabDataModule(LightningDataModule):
             )
             for rows in self.plan.scored_rows(role, known, ranks["num_replicas"])
         ]
-
-
-def _check_counts(batch_size: int, val_batch_size: int, num_proc: int, num_workers: int) -> None:
-    if min(batch_size, val_batch_size, num_proc, num_workers + 1) < 1:
-        raise ValueError(
-            "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of at "
-            f"least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
-        )

@@ -238,3 +238,16 @@ def _options(collate: Collation, batch_size: int, num_workers: int) -> dict[str,
         "generator": torch.Generator(),
         "pin_memory": torch.cuda.is_available(),
     }
+
+
+def check_counts(batch_size: int, val_batch_size: int, num_proc: int, num_workers: int) -> None:
+    """Refuse sizes of batches and numbers of processes that make no sense.
+
+    Raises:
+        ValueError: If a number is too small.
+    """
+    if min(batch_size, val_batch_size, num_proc, num_workers + 1) < 1:
+        raise ValueError(
+            "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of at "
+            f"least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
+        )

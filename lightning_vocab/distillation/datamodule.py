@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_vocab.data.cache import write_whole
 from lightning_vocab.data.growing import Tokenizers, load_tokenizers
-from lightning_vocab.data.loader import ResumableLoader, training_loader
+from lightning_vocab.data.loader import ResumableLoader
 from lightning_vocab.data.tokenise import Frame, frame_of
 from lightning_vocab.datamodule import Sources, VocabDataModule
 from lightning_vocab.demo import resolve_base
@@ -177,21 +177,15 @@ class DistillationDataModule(VocabDataModule):
         """Shuffled snippets of this rank, as student and teacher read them."""
         expansion = _expansion_of(self._loaded)
         held, snippets = self._is_held(), self._mined
-        return training_loader(
-            SnippetRows(
-                self._stream(self._loaded),
-                snippets.rows[~held[snippets.rows["token"]]],
-                start=self._frame.start,
-                taught=_table(expansion, ~held),
-                held=_table(expansion, held),
-            ),
-            CollateSnippets(self._frame.pad, frame_of(self._loaded.base.tokenizer).pad),
-            batch_size=self.hparams["batch_size"],
-            num_workers=self.hparams["num_workers"],
-            seed=self.hparams["seed"],
-            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
-            **self._ranks,
+        rows = SnippetRows(
+            self._stream(self._loaded),
+            snippets.rows[~held[snippets.rows["token"]]],
+            start=self._frame.start,
+            taught=_table(expansion, ~held),
+            held=_table(expansion, held),
         )
+        teacher_pad = frame_of(self._loaded.base.tokenizer).pad
+        return self._training_loader(rows, CollateSnippets(self._frame.pad, teacher_pad))
 
     # --- what the run asks for -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from lightning.fabric.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from lightning_vocab.data.loader import ResumableLoader, training_loader
+from lightning_vocab.data.loader import ResumableLoader
 from lightning_vocab.data.rows import Collate
 from lightning_vocab.data.sources import plain
 from lightning_vocab.data.tokenise import frame_of
@@ -173,15 +173,7 @@ class GroundingDataModule(VocabDataModule):
         """Shuffled rows of both directions for this rank; resumes in the middle of an epoch."""
         if self._rows is None:
             raise RuntimeError("No rows are made yet: call prepare_data() and setup() first.")
-        return training_loader(
-            self._rows,
-            Collate(frame_of(self.tokenizer).pad),
-            batch_size=self.hparams["batch_size"],
-            num_workers=self.hparams["num_workers"],
-            seed=self.hparams["seed"],
-            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
-            **self._ranks,
-        )
+        return self._training_loader(self._rows, Collate(frame_of(self.tokenizer).pad))
 
     # --- what the run asks for -------------------------------------------------------------------
 

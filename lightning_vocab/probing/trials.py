@@ -107,7 +107,7 @@ def run_trial(recipe: Recipe, candidate: Candidate, repeat: int) -> Trial:
         fit = recipe.build(candidate, repeat)
         seed_everything(fit.seed, verbose=False)
         assert fit.module.initializer is not None, "Recipe.build gives the candidate"
-        timed = _Timed(fit.module.initializer)
+        timed = Timed(fit.module.initializer)
         fit.module.initializer = timed
         ends = _ScoredEnds(fit)
         try:
@@ -162,7 +162,7 @@ class _ScoredEnds(Callback):
         self.scores.append({name: score_documents(module, loader) for name, loader in loaders})
 
 
-class _Timed(Initializer):
+class Timed(Initializer):
     """Another initializer, with the CPU seconds that its rows took."""
 
     def __init__(self, initializer: Initializer) -> None:

@@ -35,33 +35,17 @@ from initializer_tables import figure, notes, tables
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from rich.console import Console
-from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_vocab.callbacks import FreezeBackbone, UnfreezeAt
 from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.functional import effective_rank, nearest_cosine, singular_values
-from lightning_vocab.initializers import Initializer, RowContext
 from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.probing.trials import Timed
 from lightning_vocab.rows import find_split
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
-
-
-class Timed(Initializer):
-    """Another initializer, with the CPU seconds that it took."""
-
-    def __init__(self, initializer: Initializer) -> None:
-        self.initializer = initializer
-        self.seconds = 0.0
-
-    @override
-    def rows(self, context: RowContext) -> tuple[Tensor, Tensor | None]:
-        began = time.process_time()
-        made = self.initializer.rows(context)
-        self.seconds += time.process_time() - began
-        return made
 
 
 @dataclass
@@ -115,15 +99,11 @@ class Points(Callback):
 @torch.no_grad()
 def mass_of_new_tokens(module: VocabExpansionModule, loader: DataLoader[Any]) -> float:
     """Mean over the scored positions of the probability of all new tokens together."""
-    assert module.expanded is not None
-    new_ids = torch.tensor(module.expanded.expansion.new_ids)
     total, count = 0.0, 0
     for batch in loader:
-        names = ("input_ids", "attention_mask")
-        logits = module.language_model(**{name: batch[name] for name in names}).logits[:, :-1]
-        shares = logits.softmax(dim=-1)[..., new_ids].sum(dim=-1)
+        of_new_rows = module.loss.shares(batch).mass[..., 1]
         is_scored = batch["labels"][:, 1:] != IGNORED
-        total, count = total + float(shares[is_scored].sum()), count + int(is_scored.sum())
+        total, count = total + float(of_new_rows[is_scored].sum()), count + int(is_scored.sum())
     return total / count
 
 
