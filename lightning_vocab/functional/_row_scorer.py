@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vocab.functional._negligible import RelevantRows
+from lightning_vocab.functional._row_part import RowBlock, RowPart
+from lightning_vocab.functional.exchange import Alone, Exchange
 
-class RowBlock(NamedTuple):
-    """Some rows of a head; the head's columns are the concatenation of its blocks.
-
-    Args:
-        weight: The rows, ``(rows, dim)``. Zero rows are allowed.
-        bias: Bias of the rows, ``(rows,)``.
-        dead: Columns of this block, counted from its first row, that take no part in the softmax:
-            their logit is minus infinity (rows that a new token has replaced), ``(num_dead,)``.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    dead: Tensor | None = None
+_PIECE = 2**19
+"""Logits of one pass on a CPU, in float32: two megabytes, which stay in the cache between the
+softmax's passes. Whole chunks would go to memory and back for each pass, three times as slow."""
 
 
 class Positions(NamedTuple):
@@ -61,56 +53,41 @@ class LogitShape(NamedTuple):
         return slope
 
 
-@dataclass
-class _Part:
-    """One block with its rows in the dtype of the products, and the sums of its gradients."""
-
-    first: int
-    weight: Tensor
-    bias: Tensor | None
-    dead: Tensor | None
-    weight_grad: Tensor | None
-    bias_grad: Tensor | None
-
-    def locate(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Which columns ``(chunk,)`` lie in this block, and where: ``(chunk, 1)``, clamped."""
-        local = columns - self.first
-        inside = (local >= 0) & (local < len(self.weight))
-        return inside, local.clamp(0, len(self.weight) - 1).unsqueeze(1)
-
-    def add_gradients(self, error: Tensor, states: Tensor) -> None:
-        """Add a chunk's share; error ``(chunk, rows)`` is d nats / d (states @ weight.T)."""
-        if self.weight_grad is not None and self.weight_grad.dtype == error.dtype:
-            self.weight_grad.addmm_(error.T, states)  # no temporary of the size of the block
-        elif self.weight_grad is not None:
-            self.weight_grad.add_(error.T @ states)
-        if self.bias_grad is not None:
-            self.bias_grad.add_(error.sum(0, dtype=self.bias_grad.dtype))
-
-
 class RowScorer:
     """Scores every target against all rows and, if asked, adds up the gradients of the nats.
 
     Args:
         hidden: Hidden states, ``(..., dim)``.
-        blocks: The rows.
+        blocks: The rows; with an exchange those of this rank.
         shape: Scale and cap of the logits.
         needs_grad: Whether to add up the gradients of whatever requires grad.
+        exchange: What the ranks that share the rows tell each other; None where there is one.
+        skips_negligible: Whether rows without a notable part in a chunk stay out of the gradient
+            of ``hidden``.
     """
 
     def __init__(
-        self, hidden: Tensor, blocks: Sequence[RowBlock], shape: LogitShape, *, needs_grad: bool
+        self,
+        hidden: Tensor,
+        blocks: Sequence[RowBlock],
+        shape: LogitShape,
+        *,
+        needs_grad: bool,
+        exchange: Exchange | None = None,
+        skips_negligible: bool = False,
     ) -> None:
         self.dtype = _dtype_of_products(hidden)
         # Half precision would lose the small terms of long sums.
         self.sums = torch.promote_types(self.dtype, torch.float32)
         self.states = hidden.detach().reshape(-1, hidden.shape[-1])
         self.shape = shape
+        self.exchange = Alone() if exchange is None else exchange
+        self.skips_negligible = skips_negligible
         self.hidden_grad = self._buffer(hidden, needs_grad)
-        self.parts: list[_Part] = []
+        self.parts: list[RowPart] = []
         first = 0
         for block in blocks:
-            part = _Part(
+            part = RowPart(
                 first=first,
                 weight=block.weight.detach().to(self.dtype),
                 bias=None if block.bias is None else block.bias.detach().to(self.dtype),
@@ -121,6 +98,8 @@ class RowScorer:
             self.parts.append(part)
             first += len(block.weight)
         self.needs_grad = any(gradient is not None for gradient in self.gradients)
+        is_whole = exchange is not None or hidden.device.type != "cpu"
+        self._positions_at_once = None if is_whole else max(1, _PIECE // max(1, first))
 
     @property
     def gradients(self) -> list[Tensor | None]:
@@ -148,7 +127,8 @@ class RowScorer:
             if not len(part.weight):
                 masses.append(nothing)
                 continue
-            logits, _ = self._logits(part, states)
+            logits = self._products(part, states).to(self.sums)
+            self._shape(part, logits)
             top, column = logits.max(1)
             masses.append(logits.sub_(top.unsqueeze(1)).exp_().sum(1).log() + top)
             tops.append(top)
@@ -160,51 +140,89 @@ class RowScorer:
     def _score(self, chunk: Tensor, columns: Tensor) -> Tensor:
         """Nats of one chunk of positions ``(chunk,)``."""
         states = self.states[chunk].to(self.dtype)
-        scored = [(part, *self._logits(part, states)) for part in self.parts if len(part.weight)]
-        peak = torch.stack([logits.amax(1) for _, logits, _ in scored]).amax(0)
-        target_logit = torch.zeros_like(peak)
-        for part, logits, _ in scored:
-            inside, place = part.locate(columns)
-            target_logit = torch.where(inside, logits.gather(1, place).squeeze(1), target_logit)
-            logits.sub_(peak.unsqueeze(1)).exp_()  # in place: no second buffer of this size
-        total = torch.stack([exponentials.sum(1) for _, exponentials, _ in scored]).sum(0)
+        parts = [part for part in self.parts if len(part.weight)]
+        # One buffer a block: the logits, which become the errors.
+        products = [self._products(part, states) for part in parts]
+        relevant = RelevantRows(parts, self.dtype) if self.skips_negligible else None
+        size = self._positions_at_once or len(chunk)
+        nats = []
+        for first in range(0, len(chunk), size):
+            piece = slice(first, first + size)
+            pieces = [product[piece] for product in products]
+            nats.append(self._soften(parts, pieces, columns[piece], relevant))
         if self.needs_grad:
-            errors = [
-                (part, self._error(part, exponentials.div_(total.unsqueeze(1)), slope, columns))
-                for part, exponentials, slope in scored
-            ]
-            self._add_gradients(chunk, states, errors)
-        return total.log() + (peak - target_logit)
+            self._add_gradients(chunk, states, parts, products, relevant)
+        return torch.cat(nats)
+
+    def _soften(
+        self,
+        parts: list[RowPart],
+        products: list[Tensor],
+        columns: Tensor,
+        relevant: RelevantRows | None,
+    ) -> Tensor:
+        """Nats of some positions; if gradients are wanted, the products become their errors."""
+        logits = [product.to(self.sums) for product in products]  # in place in single precision
+        slopes = [self._shape(part, each) for part, each in zip(parts, logits, strict=True)]
+        lowest = torch.full((len(columns),), float("-inf"), dtype=self.sums, device=columns.device)
+        peak = torch.stack([lowest, *(each.amax(1) for each in logits)]).amax(0)
+        peak = self.exchange.maximum(peak)
+        total, target_logit = torch.zeros_like(peak), torch.zeros_like(peak)
+        places = [part.locate(columns) for part in parts]
+        for (inside, place), each in zip(places, logits, strict=True):
+            target_logit = torch.where(inside, each.gather(1, place).squeeze(1), target_logit)
+            total += each.sub_(peak.unsqueeze(1)).exp_().sum(1)  # in place: no second buffer
+        total, target_logit = self.exchange.total(torch.stack([total, target_logit])).unbind()
+        nats: Tensor = total.log() + (peak - target_logit)
+        if self.needs_grad:
+            for index, (inside, place) in enumerate(places):
+                error = logits[index].div_(total.unsqueeze(1))
+                error.scatter_add_(1, place, -inside.to(error.dtype).unsqueeze(1))
+                if relevant is not None:
+                    relevant.see(index, error, nats)
+                self._to_products(error, slopes[index])
+                if error is not products[index]:
+                    products[index].copy_(error)
+        return nats
 
     def _add_gradients(
-        self, chunk: Tensor, states: Tensor, errors: list[tuple[_Part, Tensor]]
+        self,
+        chunk: Tensor,
+        states: Tensor,
+        parts: list[RowPart],
+        errors: list[Tensor],
+        relevant: RelevantRows | None,
     ) -> None:
-        for part, error in errors:
+        for part, error in zip(parts, errors, strict=True):
             part.add_gradients(error, states)
-        if self.hidden_grad is not None:
-            products = [(error @ part.weight).to(self.sums) for part, error in errors]
-            self.hidden_grad.view(len(self.states), -1)[chunk] = torch.stack(products).sum(0)
+        if self.hidden_grad is None:
+            return
+        whole = torch.zeros(states.shape, dtype=self.sums, device=states.device)
+        for index, (part, error) in enumerate(zip(parts, errors, strict=True)):
+            rows = part.weight
+            if relevant is not None and (kept := relevant.rows(index)) is not None:
+                error, rows = error[:, kept], rows[kept]
+            whole += error @ rows
+        self.hidden_grad.view(len(self.states), -1)[chunk] = self.exchange.total(whole)
 
-    def _logits(self, part: _Part, states: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Shaped logits of a chunk ``(chunk, rows)`` and the slope of the cap."""
-        logits = F.linear(states, part.weight, part.bias).to(self.sums)
+    def _products(self, part: RowPart, states: Tensor) -> Tensor:
+        """Logits of a chunk as the head gives them, ``(chunk, rows)``."""
+        products: Tensor = F.linear(states, part.weight, part.bias)
+        return products
+
+    def _shape(self, part: RowPart, logits: Tensor) -> Tensor | None:
+        """Shape logits in place; the slope of the cap."""
         slope = self.shape.apply(logits, needs_slope=self.needs_grad)
         if part.dead is not None:
             logits.index_fill_(1, part.dead, float("-inf"))
-        return logits, slope
+        return slope
 
-    def _error(
-        self, part: _Part, probabilities: Tensor, slope: Tensor | None, columns: Tensor
-    ) -> Tensor:
-        """Gradient of the nats with respect to the products ``(chunk, rows)``, in place."""
-        inside, place = part.locate(columns)
-        hit = -inside.to(probabilities.dtype).unsqueeze(1)
-        error = probabilities.scatter_add_(1, place, hit)
+    def _to_products(self, error: Tensor, slope: Tensor | None) -> None:
+        """Turn d nats / d logit into d nats / d product, in place."""
         if slope is not None:
             error.mul_(slope)
         if self.shape.scale != 1.0:
             error.mul_(self.shape.scale)
-        return error.to(self.dtype)
 
     def _buffer(self, leaf: Tensor | None, needs_grad: bool) -> Tensor | None:
         """Where the gradient of ``leaf`` is added up; None where nobody asks for it."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vocab.functional._row_scorer import LogitShape, RowBlock, RowScorer
+from lightning_vocab.functional._row_part import RowBlock
+from lightning_vocab.functional._row_scorer import LogitShape, RowScorer
 
 
 class BlockShares(NamedTuple):

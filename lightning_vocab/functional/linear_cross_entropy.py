@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_vocab.functional._row_scorer import LogitShape, Positions, RowBlock, RowScorer
+from lightning_vocab.functional._row_part import RowBlock
+from lightning_vocab.functional._row_scorer import LogitShape, Positions, RowScorer
+from lightning_vocab.functional.exchange import ELSEWHERE, Exchange
 
 __all__ = ["RowBlock", "linear_cross_entropy", "token_nats"]
 
@@ -30,6 +32,8 @@ def linear_cross_entropy(
     logit_scale: float = 1.0,
     reduction: Literal["mean", "sum"] = "mean",
     chunk_size: int = 512,
+    exchange: Exchange | None = None,
+    skip_negligible: bool = False,
 ) -> Tensor:
     """Cross-entropy in nats between ``targets`` and the softmax over the rows of all blocks.
 
@@ -43,8 +47,9 @@ def linear_cross_entropy(
     pass, once; a second backward through the same loss is an error.
 
     Cost: the products of an ordinary head (logits, gradient of ``hidden``, gradient of each block
-    that trains). Memory: one buffer of logits ``(chunk_size, sum of rows)`` (two with ``softcap``),
-    and one gradient the size of ``hidden`` and of each block that trains.
+    that trains). Memory: one buffer of logits ``(chunk_size, sum of rows)`` in the dtype of the
+    products (on a GPU, or with an exchange, one in float32 too; another with ``softcap``), and one
+    gradient the size of ``hidden`` and of each block that trains.
 
     Precision: products run in the dtype of ``hidden``, under `torch.autocast` in its dtype; rows of
     another dtype are cast, once a call. Logits of half precision become float32 before scale, cap
@@ -61,6 +66,13 @@ def linear_cross_entropy(
             both are 0.0 with zero gradients (torch's mean is nan): one rank of many may get a batch
             without a target and must still take part in the step.
         chunk_size: Positions scored at a time.
+        exchange: Where the rows of one head are shared out among ranks: ``blocks`` are then those
+            of this rank, ``hidden`` and the ignored positions are the same on all ranks, and a
+            target is a column of this rank's blocks or `ELSEWHERE`. Loss and gradient of ``hidden``
+            are the whole ones on every rank.
+        skip_negligible: Leave rows out of a chunk's gradient of ``hidden`` whose probabilities, at
+            every position, together are below the resolution of the products' dtype (of each rank,
+            with an exchange). Loss and gradients of the rows are not touched.
 
     Returns:
         A scalar in nats.
@@ -71,8 +83,15 @@ def linear_cross_entropy(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}.")
     shape = _check_options(logit_scale, softcap, chunk_size)
-    positions = _check_inputs(hidden, targets, blocks, ignore_index)
-    scorer = RowScorer(hidden, blocks, shape, needs_grad=torch.is_grad_enabled())
+    positions = _check_inputs(hidden, targets, blocks, ignore_index, exchange)
+    scorer = RowScorer(
+        hidden,
+        blocks,
+        shape,
+        needs_grad=torch.is_grad_enabled(),
+        exchange=exchange,
+        skips_negligible=skip_negligible,
+    )
     leaves = [tensor for block in blocks for tensor in (block.weight, block.bias)]
     total: Tensor = _StreamedSum.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
         scorer, positions, chunk_size, hidden, *leaves
@@ -90,6 +109,7 @@ def token_nats(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     chunk_size: int = 512,
+    exchange: Exchange | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target in nats, 0.0 where it is ignored; no gradient.
 
@@ -103,6 +123,7 @@ def token_nats(
         softcap: Bound of the logits by tanh, positive; None for none.
         logit_scale: Factor of the logits, applied before the cap.
         chunk_size: Positions scored at a time.
+        exchange: As in `linear_cross_entropy`.
 
     Returns:
         Nats in the shape of ``targets``; float32 where ``hidden`` has half precision.
@@ -111,8 +132,8 @@ def token_nats(
         ValueError: If shapes or options do not fit, a target is out of range or on a dead column.
     """
     shape = _check_options(logit_scale, softcap, chunk_size)
-    positions = _check_inputs(hidden, targets, blocks, ignore_index)
-    scorer = RowScorer(hidden, blocks, shape, needs_grad=False)
+    positions = _check_inputs(hidden, targets, blocks, ignore_index, exchange)
+    scorer = RowScorer(hidden, blocks, shape, needs_grad=False, exchange=exchange)
     return scorer.stream(positions, chunk_size).view(targets.shape)
 
 
@@ -158,7 +179,11 @@ def _check_options(scale: float, softcap: float | None, chunk_size: int) -> Logi
 
 
 def _check_inputs(
-    hidden: Tensor, targets: Tensor, blocks: Sequence[RowBlock], ignore_index: int
+    hidden: Tensor,
+    targets: Tensor,
+    blocks: Sequence[RowBlock],
+    ignore_index: int,
+    exchange: Exchange | None,
 ) -> Positions:
     if targets.shape != hidden.shape[:-1] or targets.dtype != torch.int64:
         raise ValueError(
@@ -174,7 +199,10 @@ def _check_inputs(
             )
     flat = targets.reshape(-1)
     kept = (flat != ignore_index).nonzero().squeeze(1)
-    _check_targets(flat[kept], blocks, ignore_index)
+    own = flat[kept]
+    if exchange is not None:
+        own = own[own != ELSEWHERE]
+    _check_targets(own, blocks, ignore_index)
     return Positions(flat, kept)
 
 

@@ -122,6 +122,18 @@ def test_transposed_hidden_states_get_their_gradient_in_place() -> None:
     assert_equal(gradients(ours, base, blocks), gradients(plain, base, blocks))
 
 
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_positions_that_are_softened_in_pieces_give_the_same(
+    softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_vocab.functional._row_scorer._PIECE", 3 * NUM_COLUMNS)
+    hidden, targets, blocks = make_inputs()
+    ours = linear_cross_entropy(hidden, targets, blocks, chunk_size=8, softcap=softcap)
+    plain = plain_loss(hidden, targets, blocks, softcap=softcap)
+    assert_equal([ours], [plain])
+    assert_equal(gradients(ours, hidden, blocks), gradients(plain, hidden, blocks))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("positions", [0, 5])
 def test_without_a_target_the_loss_is_zero_with_zero_gradients(

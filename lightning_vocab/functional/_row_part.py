@@ -1,0 +1,68 @@
+"""One block of rows while it is scored, and the sums of its gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_GRADIENT_BLOCK = 16_384
+"""Rows whose gradient of one chunk is in memory at a time, where it cannot be added in place."""
+
+
+class RowBlock(NamedTuple):
+    """Some rows of a head; the head's columns are the concatenation of its blocks.
+
+    Args:
+        weight: The rows, ``(rows, dim)``. Zero rows are allowed.
+        bias: Bias of the rows, ``(rows,)``.
+        dead: Columns of this block, counted from its first row, that take no part in the softmax:
+            their logit is minus infinity (rows that a new token has replaced), ``(num_dead,)``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    dead: Tensor | None = None
+
+
+@dataclass
+class RowPart:
+    """One block with its rows in the dtype of the products, and the sums of its gradients.
+
+    Args:
+        first: Column of the block's first row.
+        weight: The rows, ``(rows, dim)``.
+        bias: Their bias, ``(rows,)``.
+        dead: Columns of the block that take no part.
+        weight_grad: Sum of the gradients of the rows; None where they do not train.
+        bias_grad: Sum of the gradients of the bias.
+    """
+
+    first: int
+    weight: Tensor
+    bias: Tensor | None
+    dead: Tensor | None
+    weight_grad: Tensor | None
+    bias_grad: Tensor | None
+
+    def locate(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Which columns ``(chunk,)`` lie in this block, and where: ``(chunk, 1)``, clamped."""
+        local = columns - self.first
+        inside = (local >= 0) & (local < len(self.weight))
+        return inside, local.clamp(0, len(self.weight) - 1).unsqueeze(1)
+
+    def add_gradients(self, error: Tensor, states: Tensor) -> None:
+        """Add a chunk's share; error ``(chunk, rows)`` is d nats / d (states @ weight.T)."""
+        if self.weight_grad is not None and self.weight_grad.dtype == error.dtype:
+            self.weight_grad.addmm_(error.T, states)  # no temporary of the size of the block
+        elif self.weight_grad is not None:
+            for rows, part in zip(
+                torch.split(self.weight_grad, _GRADIENT_BLOCK),
+                torch.split(error, _GRADIENT_BLOCK, dim=1),
+                strict=True,
+            ):
+                rows.add_(part.T @ states)
+        if self.bias_grad is not None:
+            self.bias_grad.add_(error.sum(0, dtype=self.bias_grad.dtype))
