@@ -8,11 +8,13 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.panel import Panel
 from typing_extensions import override
 
+from lightning_vocab.checkpoint_io import checkpoint_to_resume, write_whole_checkpoints
 from lightning_vocab.commands import COMMANDS, find_command
 from lightning_vocab.commands.frame import run_command
 from lightning_vocab.datamodule import VocabDataModule
@@ -39,6 +41,10 @@ class VocabCLI(LightningCLI):
     The base and the expansion folder are given once, to the model, and linked to the data. A
     checkpoint gives weights and the state of the run, never hyperparameters: what the YAML and the
     command line say holds.
+
+    Checkpoints are written whole (`WholeFileCheckpointIO`). ``--ckpt_path last`` is the newest
+    whole one, whatever its name, so one command goes on with a run that was killed; where there is
+    none yet, ``fit`` begins.
     """
 
     @override
@@ -53,6 +59,28 @@ class VocabCLI(LightningCLI):
         # in silence (Lightning-AI/pytorch-lightning#21116). A learning rate given for a resumed run
         # must hold; a changed vocabulary is refused by the module itself.
         return
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer, and let it write its checkpoints whole."""
+        trainer = super().instantiate_trainer(**kwargs)
+        write_whole_checkpoints(trainer)
+        return trainer
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # Lightning's own `last` goes by name, takes a half file for a whole one, and does not look
+        # into the folders of former starts (see `checkpoint_io`).
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("ckpt_path") == "last":
+            newest = checkpoint_to_resume(self.trainer)
+            if newest is None and subcommand != "fit":
+                raise FileNotFoundError(
+                    f"Expected a whole checkpoint for {subcommand} --ckpt_path last, found none: "
+                    "give its path, or run fit first."
+                )
+            kwargs["ckpt_path"] = None if newest is None else str(newest)
+        return kwargs
 
     def after_predict(self) -> None:
         """Print what the model wrote."""

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from lightning_vocab.data.cache import KnownTokenizer, RowCache, cache_folder
-from lightning_vocab.data.growing import Tokenizers, grow, load_tokenizers
+from lightning_vocab.data.growing import grow, load_tokenizers
 from lightning_vocab.data.loader import (
     Collation,
     ResumableLoader,
     check_counts,
-    evaluation_loader,
     training_loader,
 )
 from lightning_vocab.data.plan import TextPlan
-from lightning_vocab.data.prompts import CollatePrompts, tokenise_prompts
+from lightning_vocab.data.prompts import prompt_loader
+from lightning_vocab.data.ranks import from_first_rank
 from lightning_vocab.data.rows import Collate
+from lightning_vocab.data.run_data import RunDataModule
 from lightning_vocab.data.sources import Role, TextSource, as_named_sources, as_sources, plain
+from lightning_vocab.data.stream_loader import StreamLoader, batches_of_an_epoch, stream_loader
 from lightning_vocab.data.tokenise import Layout, frame_of
 from lightning_vocab.demo import resolve_base
-from lightning_vocab.distributed import refuse_sharded_strategy
-from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
+from lightning_vocab.distributed import refuse_untested_strategy
 from lightning_vocab.vocabulary.extender import Extender
 
 Sources: TypeAlias = TextSource | str | list[TextSource | str]
@@ -43,13 +43,14 @@ _ROLES: dict[str | None, tuple[Role, ...]] = {
 _OBJECTS = {"self", "__class__", "extender", "overwrite_expansion"}
 
 
-class VocabDataModule(LightningDataModule):
+class VocabDataModule(RunDataModule):
     """Text for a model with a grown vocabulary: builds the expansion folder, tokenises, loads.
 
     `prepare_data` runs once on each node: it builds the expansion folder if there is an extender
     and the folder does not exist, and tokenises every source into ``cache_dir``; unchanged sources
     are not tokenised again. Training resumes in the middle of an epoch with the batches that were
     left. Validation scores every byte of every document exactly once, on any number of ranks.
+    Rank zero alone measures the fertility.
 
     Batches hold ``input_ids``, ``attention_mask`` and ``labels`` ``(batch, time)``, not shifted
     and -100 where a token is no target; batches to validate and test on also ``num_bytes``
@@ -81,6 +82,12 @@ class VocabDataModule(LightningDataModule):
         cache_dir: Folder of the tokenised text; ``lightning_vocab`` in the cache of `datasets` if
             None.
         seed: Seed of the order of the training rows.
+        streaming: Whether text to train on is tokenised while it is read, and not kept. It begins
+            again, in another order, when it is read out, so the Trainer needs ``max_steps`` (or a
+            number of ``limit_train_batches``). Processes (ranks times workers) that divide the
+            number of files read each once; else all read all, and each keeps some documents. Text
+            to grow on is read whole once, and not kept either.
+        shuffle_buffer: Documents of streamed text that each process holds and shuffles together.
         overwrite_expansion: Whether to replace an expansion folder that another extender or base
             made, or that was grown on other text.
 
@@ -113,12 +120,14 @@ class VocabDataModule(LightningDataModule):
         num_workers: int = 0,
         cache_dir: str | None = None,
         seed: int = 7,
+        streaming: bool = False,
+        shuffle_buffer: int = 10_000,
         overwrite_expansion: bool = False,
     ) -> None:
         arguments = {name: plain(value) for name, value in locals().items() if name not in _OBJECTS}
         super().__init__()
         scored_batch_size = batch_size if val_batch_size is None else val_batch_size
-        check_counts(batch_size, scored_batch_size, num_proc, num_workers)
+        check_counts(batch_size, scored_batch_size, num_proc, num_workers, shuffle_buffer)
         if extender is not None and expansion_dir is None:
             raise ValueError("An extender needs a folder for what it builds: give expansion_dir.")
         # Plain values, so that checkpoints load with weights_only; the folder stands for the
@@ -128,16 +137,17 @@ class VocabDataModule(LightningDataModule):
         self.overwrite_expansion = overwrite_expansion
         self.extend_on = as_sources(train if extend_on is None else extend_on, "train")
         overlap = max(1, block_size // 4) if val_overlap is None else val_overlap
+        streamed = (*as_sources(train, "train"), *self.extend_on) if streaming else ()
         self.plan = TextPlan(
             train=as_sources(train, "train"),
             validation=as_named_sources(val, "validation"),
             test=as_named_sources(test, "test"),
             train_layout=Layout(layout, block_size),
             scored_layout=Layout("whole", block_size, overlap),
-            cache=RowCache(cache_folder(cache_dir), num_proc),
+            cache=RowCache(cache_folder(cache_dir), num_proc, frozenset(streamed)),
+            shuffle_buffer=shuffle_buffer if streaming else None,
         )
         self._scored_batch_size = scored_batch_size
-        self._tokenizers: Tokenizers | None = None
         self._fertility: dict[str, dict[str, Any]] | None = None
 
     # --- hooks -----------------------------------------------------------------------------------
@@ -146,7 +156,9 @@ class VocabDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Build the expansion folder, tokenise what is not tokenised yet, measure the fertility."""
         if self.trainer is not None:  # before anything is built for a run that cannot be
-            refuse_sharded_strategy(self.trainer, type(self).__name__)
+            refuse_untested_strategy(self.trainer, type(self).__name__)
+            if self.plan.is_streamed and self.trainer.state.fn == "fit":
+                batches_of_an_epoch(self.trainer)
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
         roles = _ROLES[None if self.trainer is None else self.trainer.state.fn]
 
@@ -154,40 +166,43 @@ class VocabDataModule(LightningDataModule):
             self.plan.check(roles)  # a broken file is found before the work begins
             return chain.from_iterable(map(self.plan.cache.read, self.extend_on))
 
-        if self.extender is None:
-            tokenizers = load_tokenizers(base, folder, block_size=self.hparams["block_size"])
-        else:
-            tokenizers = grow(
-                self.extender,
-                base,
-                folder,
-                texts,
-                sources=self.extend_on,
-                block_size=self.hparams["block_size"],
-                overwrite=self.overwrite_expansion,
-            )
+        tokenizers = grow(
+            self.extender,
+            base,
+            folder,
+            texts,
+            sources=self.extend_on,
+            block_size=self.hparams["block_size"],
+            overwrite=self.overwrite_expansion,
+        )
         self.plan.prepare(roles, tokenizers)
-        if "train" in roles:
+        if "train" in roles and self._is_first_rank:
             self.plan.fertility(tokenizers)
 
     @override
     def setup(self, stage: str | None = None) -> None:
-        """Load the tokenizers and the fertility on this rank; nothing is built here."""
+        """Load the tokenizers on this rank; rank zero tells the others the fertility."""
         base, folder = resolve_base(self.hparams["base"]), self.hparams["expansion_dir"]
         self._tokenizers = load_tokenizers(base, folder, block_size=self.hparams["block_size"])
         if "train" in _ROLES[stage]:
-            self._fertility = self.plan.fertility(self._tokenizers)
+            self._fertility = from_first_rank(
+                self.trainer, partial(self.plan.fertility, self._tokenizers)
+            )
 
     @override
-    def train_dataloader(self) -> ResumableLoader:
-        """Shuffled training rows of this rank; resumes in the middle of an epoch.
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
+        """Shuffled training rows of this rank; resumes in the middle of an epoch or of a stream.
 
         Raises:
             MisconfigurationException: If there is no text to train on.
         """
         if not self.plan.train:
             raise MisconfigurationException("There is no text to train on: give train.")
-        rows = self.plan.training_rows(self._loaded.grown)
+        known = self._loaded.grown
+        if self.plan.is_streamed:
+            streamed = self.plan.streamed_rows(known, **self._training_options)
+            return stream_loader(streamed, self.trainer)
+        rows = self.plan.training_rows(known)
         return self._training_loader(rows, Collate(frame_of(self.tokenizer).pad))
 
     @override
@@ -212,11 +227,7 @@ class VocabDataModule(LightningDataModule):
             raise MisconfigurationException("There is no prompt to continue: give predict.")
         if not isinstance(prompts, list):
             prompts = list(self.plan.cache.read(*as_sources(prompts, "test")))
-        return DataLoader(
-            tokenise_prompts(self.tokenizer, prompts),  # type: ignore[arg-type]  # a list will do
-            batch_size=self._scored_batch_size,
-            collate_fn=CollatePrompts(frame_of(self.tokenizer).pad),
-        )
+        return prompt_loader(self.tokenizer, prompts, self._scored_batch_size)
 
     # --- what the run asks for -------------------------------------------------------------------
 
@@ -229,25 +240,15 @@ class VocabDataModule(LightningDataModule):
 
         As `FertilityComparison.to_dict` gives it, measured on the first 10,000 documents of each
         source. It is kept as JSON in the cache folder.
+
+        Raises:
+            RuntimeError: Outside of a fit, on another rank than zero, which alone measures.
         """
         if self._fertility is None:
+            if not self._is_first_rank:
+                raise RuntimeError("Rank zero measures the fertility: ask there, or in a fit.")
             self._fertility = self.plan.fertility(self._loaded)
         return self._fertility
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that text is cut with: grown if there is an expansion."""
-        return self._loaded.grown.tokenizer
-
-    @property
-    def base_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the base."""
-        return self._loaded.base.tokenizer
-
-    @property
-    def expanded(self) -> ExpandedTokenizer | None:
-        """The grown tokenizer with its manifest, or None without an expansion."""
-        return self._loaded.expanded
 
     @property
     def val_names(self) -> list[str]:
@@ -262,39 +263,18 @@ class VocabDataModule(LightningDataModule):
     # --- parts -----------------------------------------------------------------------------------
 
     @property
-    def _loaded(self) -> Tokenizers:
-        if self._tokenizers is None:
-            raise RuntimeError("No tokenizer is loaded yet: call prepare_data() and setup() first.")
-        return self._tokenizers
-
-    @property
-    def _ranks(self) -> dict[str, Any]:
-        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        return ranks or {"num_replicas": 1, "rank": 0}
+    def _training_options(self) -> dict[str, Any]:
+        """The run's batches, order and ranks."""
+        names = ("batch_size", "num_workers", "seed")
+        return {name: self.hparams[name] for name in names} | self._ranks
 
     def _training_loader(self, rows: Dataset[Any], collate: Collation) -> ResumableLoader:
-        """A loader of any rows to train on, with the run's batches, order and ranks."""
-        return training_loader(
-            rows,
-            collate,
-            batch_size=self.hparams["batch_size"],
-            num_workers=self.hparams["num_workers"],
-            seed=self.hparams["seed"],
-            limit_batches=1.0 if self.trainer is None else self.trainer.limit_train_batches,
-            **self._ranks,
-        )
+        """A loader of any rows to train on."""
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        return training_loader(rows, collate, limit_batches=limit, **self._training_options)
 
     def _scored_loaders(
         self, role: Literal["validation", "test"], known: KnownTokenizer
     ) -> list[DataLoader[Any]]:
-        ranks = self._ranks
-        return [
-            evaluation_loader(
-                rows,
-                Collate(frame_of(known.tokenizer).pad),
-                batch_size=self._scored_batch_size,
-                num_workers=self.hparams["num_workers"],
-                **ranks,
-            )
-            for rows in self.plan.scored_rows(role, known, ranks["num_replicas"])
-        ]
+        options = {"num_workers": self.hparams["num_workers"], **self._ranks}
+        return self.plan.scored_loaders(role, known, batch_size=self._scored_batch_size, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,11 +77,7 @@ class NextTokenLoss:
         if not self.is_streamed:
             total = self._plain_nats(batch).sum()
             return total / (targets != IGNORED).sum().clamp(min=1)
-        return linear_cross_entropy(
-            self._hidden(batch),
-            *self._head(targets),
-            **self._options,
-        )
+        return self._scored(linear_cross_entropy, batch)
 
     @torch.no_grad()
     def nats(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -92,11 +88,7 @@ class NextTokenLoss:
         """
         if not self.is_streamed:
             return self._plain_nats(batch)
-        return token_nats(
-            self._hidden(batch),
-            *self._head(batch["labels"][:, 1:]),
-            **self._options,
-        )
+        return self._scored(token_nats, batch)
 
     @torch.no_grad()
     def shares(self, batch: Mapping[str, Tensor]) -> BlockShares:
@@ -133,7 +125,7 @@ class NextTokenLoss:
         }
 
     @torch.no_grad()
-    def check(self, batch: Mapping[str, Tensor]) -> bool:
+    def check(self, batch: Mapping[str, Tensor], agreed: Callable[[bool], bool] = bool) -> bool:
         """Compare the streamed loss with the model's own on a corner of one batch.
 
         Both are computed without dropout, which also leaves the random numbers of the run alone.
@@ -141,6 +133,8 @@ class NextTokenLoss:
 
         Args:
             batch: As in `mean_nats`.
+            agreed: Whether all ranks say yes. Ranks that share parameters must all take the same
+                path; others decide for themselves.
 
         Returns:
             Whether the comparison is made; a corner without a scored position says nothing.
@@ -153,14 +147,15 @@ class NextTokenLoss:
             return True
         names = ("input_ids", "labels", "attention_mask")
         corner = {k: batch[k][:_PROBE_ROWS, :_PROBE_POSITIONS] for k in names if k in batch}
-        if not (corner["labels"][:, 1:] != IGNORED).any():
+        if not agreed(bool((corner["labels"][:, 1:] != IGNORED).any())):
             return False
         with evaluating(self.model):
             streamed, own = self.nats(corner), self._plain_nats(corner)
         half = own.dtype != torch.float64 and self.model.dtype in (torch.float16, torch.bfloat16)
         tolerance = 5e-2 if half else 1e-3
         difference = float((streamed - own).abs().mean())
-        if difference > tolerance * max(1.0, float(own.mean())):
+        differs = difference > tolerance * max(1.0, float(own.mean()))
+        if not agreed(not differs):
             rank_zero_warn(
                 f"The streamed loss differs from the loss of {type(self.model).__name__} by "
                 f"{difference:.3g} nats a token, so the model does more between its backbone and "
@@ -194,11 +189,12 @@ class NextTokenLoss:
             ignore_index=IGNORED,
         )
 
-    def _head(self, targets: Tensor) -> tuple[Tensor, list[RowBlock]]:
-        """The targets as columns of the head's blocks, and the blocks."""
+    def _scored(self, function: Callable[..., Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """What a streamed loss makes of the hidden states, the targets and the head's rows."""
+        hidden, targets = self._hidden(batch), batch["labels"][:, 1:]
         if self._split is None:
-            return targets, self._blocks()
-        return self._split[1].rows.columns(targets), self._blocks()
+            return function(hidden, targets, self._blocks(), **self._options)
+        return self._split[1].rows.score(function, hidden, targets, **self._options)
 
     def _blocks(self) -> list[RowBlock]:
         if self._split is not None:

@@ -16,7 +16,8 @@ from typing_extensions import override
 from lightning_vocab.base import check_dtype, load_base_model
 from lightning_vocab.checkpoints import MANIFEST_KEY, OPTIONS_KEY, refuse_other_vocabulary
 from lightning_vocab.demo import resolve_base
-from lightning_vocab.distributed import refuse_sharded_strategy
+from lightning_vocab.distributed import ShardableModule, whole_model
+from lightning_vocab.exact_steps import ExactSteps
 from lightning_vocab.initializers import Initializer, Keep, SubwordMean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.parameter_groups import parameter_groups
@@ -33,7 +34,7 @@ from lightning_vocab.vocabulary import (
 )
 
 
-class VocabExpansionModule(ScoredModule):
+class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
     """Any causal language model with a grown vocabulary, ready for a Trainer.
 
     The model is loaded and expanded in `configure_model`: old and new rows become two Parameters,
@@ -98,11 +99,8 @@ class VocabExpansionModule(ScoredModule):
         numbers = (lr_new_rows, lr_old_rows, lr_backbone, weight_decay_rows, weight_decay_backbone)
         if min(numbers) < 0:
             raise ValueError(f"Learning rates and weight decays are not negative, got {numbers}.")
-        sizes = (
-            chunk_size,
-            max_new_tokens,
-            1 if pad_to_multiple_of is None else pad_to_multiple_of,
-        )
+        multiple = 1 if pad_to_multiple_of is None else pad_to_multiple_of
+        sizes = (chunk_size, max_new_tokens, multiple)
         check_dtype(dtype)
         if min(sizes) < 1:
             raise ValueError("chunk_size, max_new_tokens and pad_to_multiple_of are at least 1.")
@@ -122,13 +120,8 @@ class VocabExpansionModule(ScoredModule):
     # --- the model -------------------------------------------------------------------------------
 
     @override
-    def setup(self, stage: str) -> None:
-        """Refuse a strategy under which this module was not tested, before anything is loaded."""
-        refuse_sharded_strategy(self.trainer, type(self).__name__)
-
-    @override
     def configure_model(self) -> None:
-        """Load the base and expand it, once."""
+        """Load the base, expand it, and divide it where the strategy shards parameters; once."""
         if self.model is not None:
             return
         base = resolve_base(self.hparams["base"])
@@ -151,6 +144,7 @@ class VocabExpansionModule(ScoredModule):
             )
             for remark in initializer.remarks():
                 rank_zero_info(remark)
+        self.shard(model)
         self.model = model.train()
 
     def _chosen_initializer(self, expanded: ExpandedTokenizer) -> Initializer:
@@ -193,13 +187,15 @@ class VocabExpansionModule(ScoredModule):
     def export(self, path: str, *, overwrite: bool = False) -> None:
         """Write the model and its tokenizer as a plain Hugging Face folder.
 
+        Where parameters are divided among ranks every rank calls this, and rank 0 writes.
+
         Args:
             path: The new folder.
             overwrite: Whether an existing folder may be replaced.
         """
-        export_model(
-            self.language_model, self.expanded or self.tokenizer, path, overwrite=overwrite
-        )
+        model = whole_model(self.language_model) if self.is_sharded else self.language_model
+        if model is not None:
+            export_model(model, self.expanded or self.tokenizer, path, overwrite=overwrite)
 
     # --- the steps -------------------------------------------------------------------------------
 
@@ -211,10 +207,10 @@ class VocabExpansionModule(ScoredModule):
 
     @override
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Mean next-token loss in nats, logged as ``train/loss_nats``."""
-        loss: Tensor = self(batch)
+        """Mean next-token loss in nats over all ranks' tokens, logged as ``train/loss_nats``."""
+        mean_nats, loss = self.over_all_tokens(self(batch), batch["labels"], batch_idx)
         size = len(batch["input_ids"])
-        self.log("train/loss_nats", loss, prog_bar=True, batch_size=size, sync_dist=True)
+        self.log("train/loss_nats", mean_nats, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     @override
@@ -267,6 +263,7 @@ class VocabExpansionModule(ScoredModule):
     @override
     def on_train_start(self) -> None:
         """Log the fertility; hold to the rates and decays of this run, not to a checkpoint's."""
+        super().on_train_start()
         log_fertility(self.trainer)
         if not self._options or not self._saved_options:
             return
@@ -281,6 +278,7 @@ class VocabExpansionModule(ScoredModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the manifest of the vocabulary and the optimizer's options into the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint[OPTIONS_KEY] = self._options
         if self.expanded is not None:
             checkpoint[MANIFEST_KEY] = self.expanded.expansion.to_json()
@@ -292,6 +290,10 @@ class VocabExpansionModule(ScoredModule):
         Raises:
             ValueError: If the checkpoint's manifest is not this module's.
         """
+        super().on_load_checkpoint(checkpoint)
         self._saved_options = checkpoint.get(OPTIONS_KEY, {})
+
+    @override
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = None if self.expanded is None else self.expanded.expansion
         refuse_other_vocabulary(checkpoint, ours, self.hparams["pad_to_multiple_of"])

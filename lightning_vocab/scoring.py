@@ -34,7 +34,11 @@ class ScoredModule(LightningModule):
     def check_loss(self, batch: dict[str, Tensor]) -> None:
         """Compare the streamed loss with the model's own on the first batch that is seen."""
         if not self._loss_is_checked:
-            self._loss_is_checked = self.loss.check(batch)
+            self._loss_is_checked = self.loss.check(batch, self.agreed)
+
+    def agreed(self, decision: bool) -> bool:
+        """Whether to go a certain way, of which ranks that share parameters must all be told."""
+        return decision
 
     @override
     def on_validation_epoch_start(self) -> None:

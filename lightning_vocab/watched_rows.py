@@ -47,35 +47,59 @@ class RowSpectra:
     numbers: dict[str, float]
 
 
-@dataclass(frozen=True)
 class WatchedRows:
     """The rows of one matrix that a monitor looks at.
+
+    What is known of the old rows is kept for as long as they stay the same, bit for bit, so that a
+    measurement while they are frozen costs half. Memory: a copy of the sampled old rows.
 
     Args:
         role: Which matrix: ``input`` (also the one matrix of a tied model) or ``output``.
         read: Gives the new rows ``(num_new, dim)`` and the sampled old rows ``(num_sampled, dim)``
-            as they are now.
+            as they are now; the latter are its caller's to keep.
     """
 
-    role: Role
-    read: Callable[[], tuple[Tensor, Tensor]]
+    def __init__(self, role: Role, read: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self.role: Role = role
+        self.read = read
+        self._old: _Measured | None = None
 
     @torch.no_grad()
     def measure(self) -> RowSpectra:
         """Spectra and statistics of the rows as they are now."""
-        new, old = self.read()
-        new_values, old_values = singular_values(new), singular_values(old)
+        rows, old_rows = self.read()
+        new, old = _measured(rows), self._old
+        if old is None or not torch.equal(old.rows, old_rows):
+            old = self._old = _measured(old_rows)
         numbers: dict[str, float] = {}
-        for age, rows, values in (("new", new, new_values), ("old", old, old_values)):
-            numbers[f"effective_rank_{age}_{self.role}"] = float(effective_rank(values))
-            numbers[f"stable_rank_{age}_{self.role}"] = float(stable_rank(values))
-            numbers[f"top1_share_{age}_{self.role}"] = float(top1_share(values))
-            numbers[f"mean_pairwise_cosine_{age}_{self.role}"] = float(mean_pairwise_cosine(rows))
-        norm_ratio = row_norms(new).median / row_norms(old).median
-        numbers[f"norm_ratio_{self.role}"] = float(norm_ratio)
-        nearest = nearest_cosine(new, old).values.mean()
+        for age, measured in (("new", new), ("old", old)):
+            for name, number in measured.numbers.items():
+                numbers[f"{name}_{age}_{self.role}"] = number
+        numbers[f"norm_ratio_{self.role}"] = new.median_norm / old.median_norm
+        nearest = nearest_cosine(new.rows, old.rows).values.mean()
         numbers[f"nearest_old_cosine_{self.role}"] = float(nearest)
-        return RowSpectra(self.role, new, old, new_values, old_values, numbers)
+        return RowSpectra(self.role, new.rows, old.rows, new.values, old.values, numbers)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Some rows, their singular values and what is read off them."""
+
+    rows: Tensor
+    values: Tensor
+    median_norm: float
+    numbers: dict[str, float]
+
+
+def _measured(rows: Tensor) -> _Measured:
+    values = singular_values(rows)
+    numbers = {
+        "effective_rank": float(effective_rank(values)),
+        "stable_rank": float(stable_rank(values)),
+        "top1_share": float(top1_share(values)),
+        "mean_pairwise_cosine": float(mean_pairwise_cosine(rows)),
+    }
+    return _Measured(rows, values, float(row_norms(rows).median), numbers)
 
 
 def watch(

@@ -29,6 +29,7 @@ from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import frame_of
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.demo import resolve_base
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.vocabulary.fingerprint import fingerprint
@@ -76,7 +77,9 @@ class ContractCheck(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse another kind of module."""
+        """Refuse another kind of module, and parameters that are divided among ranks."""
+        if stage == "fit":
+            refuse_sharded_strategy(trainer, type(self).__name__)
         if stage == "fit" and not isinstance(pl_module, VocabExpansionModule):
             raise MisconfigurationException(
                 "ContractCheck checks a VocabExpansionModule, got "
@@ -150,11 +153,15 @@ def _of_the_data(data: VocabDataModule, module: VocabExpansionModule) -> dict[st
     """Batch, texts and cache as `ContractInputs` takes them, read beside the training loader."""
     plan = data.plan
     known = KnownTokenizer(module.tokenizer, fingerprint(module.tokenizer))
-    held = {each.path: plan.cache.holds(each, known, plan.train_layout) for each in plan.train}
     texts = {name: list(_documents(data, each)) for name, each in plan.validation.items()}
-    given: dict[str, Any] = {"cache": held, "texts": texts}
+    given: dict[str, Any] = {"texts": texts}
     if plan.train:
         given["texts"] = {"train": list(_documents(data, plan.train)), **texts}
+    if plan.train and plan.is_streamed:
+        given["batch"], _ = next(iter(plan.streamed_rows(known, data.hparams["batch_size"])))
+        return given
+    held = {each.path: plan.cache.holds(each, known, plan.train_layout) for each in plan.train}
+    given["cache"] = held
     if plan.train and all(held.values()):
         rows = plan.training_rows(known)
         count = min(data.hparams["batch_size"], len(rows))

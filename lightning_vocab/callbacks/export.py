@@ -47,6 +47,6 @@ class ExportHuggingFace(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder."""
         assert isinstance(pl_module, VocabExpansionModule)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or pl_module.is_sharded:
             pl_module.export(self.path, overwrite=self.overwrite)
             rank_zero_info(f"Exported the model and its tokenizer to {self.path}")

@@ -22,9 +22,10 @@ class FreezeBackbone(PhaseCallback):
     outside the language model, and those that were frozen before the fit, are left alone in every
     phase. After the fit everything is as trainable as it was before.
 
-    Works with one device and with DDP, which is wrapped anew at each change; not tested with
-    `torch.compile`. Give the optimizer all parameters from the start and add none later: then
-    schedulers, resume and several unfreezings just work.
+    Works with one device, with DDP, which is wrapped anew at each change, and for a
+    `VocabExpansionModule` with ModelParallelStrategy; not tested with `torch.compile`. Give the
+    optimizer all parameters from the start and add none later: then schedulers, resume and several
+    unfreezings just work.
 
     Args:
         attribute: Dotted name of the attribute that holds the causal language model. Needed only

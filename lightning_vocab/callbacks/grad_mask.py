@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from lightning_vocab.callbacks.phase import PhaseCallback, PhaseControl
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.rows.held_rows import HeldRows
 from lightning_vocab.rows.locate import find_split
 from lightning_vocab.rows.roles import embedding_parameters
@@ -78,6 +79,13 @@ class GradMaskNewRows(PhaseCallback):
     @override
     def masks_old_rows(self, trainer: Trainer) -> bool:
         return self.until_step is None or trainer.global_step < self.until_step
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a strategy that shows a part of the rows and of their gradient."""
+        if stage == "fit":
+            refuse_sharded_strategy(trainer, type(self).__name__)
+        super().setup(trainer, pl_module, stage)
 
     @override
     def prepare(self, trainer: Trainer, control: PhaseControl) -> None:

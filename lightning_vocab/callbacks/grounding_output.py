@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 
 from rich.table import Table
+
+from lightning_vocab.whole_files import whole_file
 
 
 def grounding_table(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
@@ -44,18 +44,8 @@ def write_numbers(
     """
     found = {"step": step, "before": _plain(before), "after": _plain(after)}
     text = json.dumps(found, indent=2, allow_nan=False)
-    with whole_file(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_file(path: str) -> Iterator[Path]:
-    """A path to write to, beside ``path`` and renamed at the end: a reader sees all or nothing."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    yield partial
-    partial.replace(file)
+    with whole_file(path) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")
 
 
 def _words(name: str) -> str:

@@ -22,11 +22,7 @@ from lightning_vocab.callbacks.grounding_figure import (
     pictures,
     shown_places,
 )
-from lightning_vocab.callbacks.grounding_output import (
-    grounding_table,
-    whole_file,
-    write_numbers,
-)
+from lightning_vocab.callbacks.grounding_output import grounding_table, write_numbers
 from lightning_vocab.callbacks.spectrum_figure import can_draw
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.grounding.datamodule import GroundingDataModule
@@ -36,6 +32,7 @@ from lightning_vocab.grounding.pairs import Pair, read_pairs
 from lightning_vocab.grounding.reference import DescribedTokens
 from lightning_vocab.grounding.templates import Templates
 from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.whole_files import whole_file
 
 
 class GroundingReport(Callback):
@@ -174,6 +171,18 @@ class GroundingReport(Callback):
             self._draw(found)
 
     @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the report of a run that was killed after its last checkpoint and before this.
+
+        With nothing left to train, Lightning calls no hook of the training, and has moved the
+        module from its device.
+        """
+        if self._judge is None:
+            pl_module.to(trainer.strategy.root_device)
+            self.on_train_start(trainer, pl_module)
+            self.on_train_end(trainer, pl_module)
+
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the model."""
         self._judge = None
@@ -277,8 +286,8 @@ class GroundingReport(Callback):
         judge, shown = self._judge, shown_places(len(self._judge.places))
         after = pictures(found.spectra, judge.places[shown])
         figure = draw_grounding(self._pictures, after, judge.space, judge.vectors[shown])
-        with whole_file(self.figure) as partial:
-            figure.savefig(partial, format="png", dpi=110)
+        with whole_file(self.figure) as fresh:
+            figure.savefig(fresh, format="png", dpi=110)
 
 
 def _log(trainer: Trainer, numbers: dict[str, float]) -> None:

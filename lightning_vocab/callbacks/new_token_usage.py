@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_vocab.callbacks.adoption import Adoption, is_in_batch
 from lightning_vocab.callbacks.row_movement import RowMovement
-from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.callbacks.spectrum_figure import can_draw
+from lightning_vocab.callbacks.usage_figure import History, draw_usage
+from lightning_vocab.callbacks.usage_output import (
+    add_usage_figure,
+    least_trained_table,
+    takes_figure,
+)
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.loss import evaluating
 from lightning_vocab.module import VocabExpansionModule
@@ -32,7 +41,7 @@ class NewTokenUsage(Callback):
     - ``untouched_rows``: new rows whose token has stood in no training batch so far, as an input or
       as a target. Such a row has moved, if at all, only because others were the target.
     - ``batches_per_row_median``, ``batches_per_row_smallest``: batches, of all ranks, in which a
-      new token stood; each is a direct update of its row.
+      new token stood; each is a direct gradient of its row.
     - ``gradient_norm_new``, ``gradient_norm_old``: Euclidean norm of the gradient of the new and of
       the old rows (0 while they are frozen), input and output rows together, before clipping;
     - ``update_norm_new``, ``update_norm_old``: root mean square, over the rows, of how far a row
@@ -46,17 +55,23 @@ class NewTokenUsage(Callback):
       and ``new_token_share/<source>``, the share of targets that are new tokens: what the mass
       tends to.
 
+    At the end a table lists the rows least trained, and where matplotlib is installed, a
+    TensorBoardLogger gets a figure of all this over the steps, and the folder of a CSVLogger a file
+    ``new_token_usage.png``.
+
     Needs a `VocabExpansionModule` with an expansion. Cost: a count over the ids of each batch; a
     step that is measured copies the new rows and the sampled old ones once more; a validation
-    scores its first batches twice.
+    scores its first batches twice. A model whose loss cannot be streamed has no adoption and no
+    mass; a warning says so.
 
     Args:
         every_n_steps: Optimizer steps from one measurement to the next.
         num_val_batches: Batches of each validation source and rank that adoption is measured on.
         num_old_rows: Old rows whose movement is watched, at most.
+        max_rows: Lines of the table at the end; 0 for no table.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: If a number is below 1, or max_rows below 0.
         MisconfigurationException: At the start of a fit, if there is no new row to watch, or the
             strategy shards the rows.
 
@@ -66,27 +81,36 @@ class NewTokenUsage(Callback):
     """
 
     def __init__(
-        self, every_n_steps: int = 100, num_val_batches: int = 4, num_old_rows: int = 1024
+        self,
+        every_n_steps: int = 100,
+        num_val_batches: int = 4,
+        num_old_rows: int = 1024,
+        max_rows: int = 10,
     ) -> None:
-        if min(every_n_steps, num_val_batches, num_old_rows) < 1:
+        if min(every_n_steps, num_val_batches, num_old_rows) < 1 or max_rows < 0:
             raise ValueError(
-                "Expected every_n_steps, num_val_batches and num_old_rows of at least 1, got "
-                f"{every_n_steps}, {num_val_batches} and {num_old_rows}."
+                "Expected every_n_steps, num_val_batches and num_old_rows of at least 1 and "
+                f"max_rows of at least 0, got {every_n_steps}, {num_val_batches}, {num_old_rows} "
+                f"and {max_rows}."
             )
         self.every_n_steps = every_n_steps
         self.num_val_batches = num_val_batches
         self.num_old_rows = num_old_rows
+        self.max_rows = max_rows
         self.latest: dict[str, float] = {}
+        self.history: History = {}
         self._batches: Tensor | None = None
         self._movement: RowMovement | None = None
-        self._sums: dict[str, Tensor] = {}
+        self._adoption = Adoption()
+        self._is_told = False
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse another kind of module and a run without new tokens; start the counts anew."""
         if stage != "fit":
             return
-        self._batches = None  # a checkpoint is loaded after this
+        self._batches, self.history = None, {}  # a checkpoint is loaded after this
+        self._is_told = False
         refuse_sharded_strategy(trainer, type(self).__name__)
         if (
             not isinstance(pl_module, VocabExpansionModule)
@@ -124,12 +148,7 @@ class NewTokenUsage(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the new tokens of the batch."""
-        rows = _rows(pl_module)[0]
-        labels = batch["labels"]
-        is_here = torch.zeros(rows.num_rows, dtype=torch.bool, device=labels.device)
-        is_here[batch["input_ids"]] = True
-        is_here[labels[labels != IGNORED]] = True
-        self.batches_per_row.add_(is_here[rows.new_ids])
+        self.batches_per_row.add_(is_in_batch(_rows(pl_module)[0], batch))
 
     @override
     def on_before_optimizer_step(
@@ -151,7 +170,7 @@ class NewTokenUsage(Callback):
     @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the sums anew."""
-        self._sums = {}
+        self._adoption = Adoption()
 
     @override
     @torch.no_grad()
@@ -166,47 +185,39 @@ class NewTokenUsage(Callback):
     ) -> None:
         """Measure adoption and mass on the first batches."""
         assert isinstance(pl_module, VocabExpansionModule)
-        is_measured = self._movement is not None and pl_module.loss.is_streamed
-        if not is_measured or trainer.sanity_checking or batch_idx >= self.num_val_batches:
+        is_run = self._movement is not None and not trainer.sanity_checking
+        if not is_run or batch_idx >= self.num_val_batches:
+            return
+        if not pl_module.loss.is_streamed:
+            self._tell_of_no_shares(pl_module)
             return
         rows = _rows(pl_module)[-1]
         with evaluating(pl_module):
             shares = pl_module.loss.shares(batch)
-        targets = batch["labels"][:, 1:]
-        is_scored = targets != IGNORED
-        first, last = rows.base_rows, rows.base_rows + len(rows.new)
-        columns = rows.columns(targets)
-        is_new = is_scored & (columns >= first) & (columns < last)
-        is_best = (shares.best >= first) & (shares.best < last)
-        sums = [is_scored.sum(), is_new.sum(), (is_new & is_best).sum()]
-        mass = shares.mass[..., 1][is_scored].sum(dtype=torch.float64)
         source = pl_module.source_name("val", dataloader_idx)
-        found = torch.stack([*(each.double() for each in sums), mass])
-        self._sums[source] = self._sums.get(source, 0) + found
+        self._adoption.add(source, rows, shares, batch["labels"])
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log adoption and mass, summed over ranks."""
-        figures: dict[str, float] = {}
-        for source, own in self._sums.items():
-            scored, new, adopted, mass = _summed(trainer, own).tolist()
-            if scored:
-                figures[f"new_token_mass/{source}"] = mass / scored
-                figures[f"new_token_share/{source}"] = new / scored
-            if new:
-                figures[f"adoption/{source}"] = adopted / new
-        self._sums = {}
+        figures = self._adoption.figures(partial(_summed, trainer))
+        self._adoption = Adoption()
         if figures:
             self._log(trainer, figures)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the counts of the whole run, and name rows that were never touched."""
+        """Log the counts of the whole run, list the rarest rows, and name those never touched."""
         self._log(trainer, self._counts(trainer))
-        counts = _summed(trainer, self.batches_per_row)
+        counts = _summed(trainer, self.batches_per_row).cpu()
         assert isinstance(pl_module, VocabExpansionModule)
         assert pl_module.expanded is not None
         tokens = pl_module.expanded.expansion.tokens
+        if trainer.is_global_zero:
+            if self.max_rows:
+                Console().print(least_trained_table(tokens, counts, self.max_rows))
+            if can_draw() and any(map(takes_figure, trainer.loggers)):
+                add_usage_figure(trainer, draw_usage(self.history, counts))
         untouched = [tokens[i].surface for i in (counts == 0).nonzero().flatten().tolist()]
         if untouched:
             rank_zero_warn(
@@ -214,6 +225,17 @@ class NewTokenUsage(Callback):
                 f"{some(untouched)}. Their rows are hardly better than at the start: train longer, "
                 "give more text in which they occur, or add fewer tokens."
             )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": {name: list(points) for name, points in self.history.items()}}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = {
+            name: [(int(step), float(value)) for step, value in points]
+            for name, points in state_dict["history"].items()
+        }
 
     @override
     def on_save_checkpoint(
@@ -231,6 +253,15 @@ class NewTokenUsage(Callback):
         if trainer.is_global_zero:
             self._batches = checkpoint.get(_KEY)
 
+    def _tell_of_no_shares(self, pl_module: VocabExpansionModule) -> None:
+        if not self._is_told:
+            rank_zero_warn(
+                "NewTokenUsage measures no adoption and no mass of new tokens in this run: the "
+                f"loss of {type(pl_module.language_model).__name__} is its own, not a plain head "
+                "over hidden states. Counts, gradients and movements are measured."
+            )
+        self._is_told = True
+
     def _counts(self, trainer: Trainer) -> dict[str, float]:
         counts = _summed(trainer, self.batches_per_row)
         return {
@@ -242,6 +273,8 @@ class NewTokenUsage(Callback):
     def _log(self, trainer: Trainer, figures: dict[str, float]) -> None:
         named = {f"usage/{name}": value for name, value in figures.items()}
         self.latest.update(named)
+        for name, value in named.items():
+            self.history.setdefault(name, []).append((trainer.global_step, value))
         trainer.callback_metrics.update({name: torch.tensor(named[name]) for name in named})
         for logger in trainer.loggers:
             logger.log_metrics(named, step=trainer.global_step)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,11 @@ from rich.table import Table
 from typing_extensions import override
 
 from lightning_vocab.datamodule import VocabDataModule
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.functional import effective_rank, singular_values
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import base_view, find_split
+from lightning_vocab.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ class ExpansionReport(Callback):
         self._before: dict[str, float] = {}
         self._first_rank: dict[str, float] = {}
         self._validated_step = -1
+        self._is_made = False
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a run in which there is nothing to compare."""
+        self._is_made = False
         if stage == "fit":
+            refuse_sharded_strategy(trainer, type(self).__name__)
             _parts(trainer, pl_module)
 
     @override
@@ -118,9 +122,21 @@ class ExpansionReport(Callback):
                 for name, rank in _new_rows_rank(module).items()
             ),
         ]
+        self._is_made = True
         if trainer.is_global_zero:
             Console().print(self.table())
             self._write()
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the report of a run that was killed after its last checkpoint and before this.
+
+        With nothing left to train, Lightning calls no hook of the training, and has moved the
+        module from its device.
+        """
+        if not self._is_made:
+            pl_module.to(trainer.strategy.root_device)
+            self.on_train_end(trainer, pl_module)
 
     def table(self) -> Table:
         """The report as a rich table."""
@@ -168,12 +184,9 @@ class ExpansionReport(Callback):
     def _write(self) -> None:
         if self.path is None:
             return
-        path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         rows = [asdict(row) | {"change": row.change} for row in self.rows]
-        partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with whole_file(self.path) as fresh:
+            fresh.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def _parts(

@@ -58,5 +58,10 @@ class RowMovement:
 
 def _norm(parts: Iterable[Tensor | None]) -> float:
     """Euclidean norm of all parts together; None has none."""
-    norms = [torch.linalg.vector_norm(part.float()) for part in parts if part is not None]
+    # Summed in float32 without a copy: the gradient of old rows is as large as the matrix.
+    norms = [
+        torch.linalg.vector_norm(part, dtype=torch.promote_types(part.dtype, torch.float32))
+        for part in parts
+        if part is not None
+    ]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0

@@ -43,9 +43,10 @@ class EmbeddingSpectrumMonitor(Callback):
     the start, in ``first``; a checkpoint carries both. Where matplotlib is installed, a
     TensorBoardLogger also gets a figure of the spectra and of some cosines.
 
-    Cost of a measurement for ``m`` new rows of width ``d``, each matrix: ``4 * m * d * min(m, d)``
-    float64 operations, two eigenvalue problems of size ``min(m, d)``, and ``2 * m * m * d`` float32
-    operations for the nearest rows. Every rank measures.
+    Cost of a measurement for ``m`` new rows of width ``d``, each matrix: ``m * d * n`` operations
+    with ``n = min(m, d)`` and an eigenvalue problem of that size in float64, both twice while the
+    old rows train, and ``2 * m * m * d`` float32 operations for the nearest rows. Memory: a copy of
+    the sampled old rows, two matrices ``(n, n)`` and a block of cosines. Every rank measures.
 
     Args:
         every_n_steps: Number of optimizer steps from one measurement to the next.

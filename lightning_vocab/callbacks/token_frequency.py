@@ -38,7 +38,7 @@ class NewTokenFrequency(Callback):
     Raises:
         ValueError: If the floor is not positive.
         MisconfigurationException: At the start of `fit`, if there is no `VocabDataModule` with an
-            expansion, or the run has no end.
+            expansion, the training text is streamed, or the run has no end.
 
     Example:
         >>> NewTokenFrequency(floor=50).floor
@@ -62,6 +62,12 @@ class NewTokenFrequency(Callback):
             raise MisconfigurationException(
                 "NewTokenFrequency counts the new tokens in the rows of a VocabDataModule with an "
                 f"expansion_dir, got {type(data).__name__} without new tokens."
+            )
+        if data.plan.is_streamed:
+            raise MisconfigurationException(
+                "NewTokenFrequency counts the tokenised rows before the run, and streamed text has "
+                "none. Leave it out (NewTokenUsage counts while the run trains), or set "
+                "streaming=False."
             )
 
     @override

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning_vocab.whole_files import whole_file
+
 
 def check_place(path: str | None) -> None:
     """Refuse a place for a file before any work is done.
@@ -34,7 +36,5 @@ def write_json(path: str, value: Any) -> None:
         value: Plain JSON values; NaN and infinity are refused, since JSON has none.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    place = Path(path).expanduser()
-    partial = place.with_name(place.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(place)
+    with whole_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,10 @@ from lightning.fabric.utilities import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.documents import Documents, identify_documents, read_documents
+from lightning_vocab.data.shards import StreamedDocuments, identify_stream
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import Layout, frame_of, tokenise
+from lightning_vocab.whole_files import write_whole
 
 _FORMAT = 2
 """Raised when rows come out differently for the same source, tokenizer and layout."""
@@ -42,19 +42,30 @@ class RowCache:
     Args:
         folder: Where the rows are kept; made on the first write.
         num_proc: Processes that tokenise.
+        streamed: Sources that are read as they stand, of which no copy and no rows are kept.
     """
 
     folder: Path
     num_proc: int = 1
+    streamed: frozenset[TextSource] = frozenset()
 
     @property
     def text_folder(self) -> str:
         """Where `datasets` keeps its copy of the text."""
         return str(self.folder / "text")
 
-    def read(self, source: TextSource) -> Documents:
+    def read(self, source: TextSource) -> Documents | StreamedDocuments:
         """The documents of ``source``."""
+        if source in self.streamed:
+            return StreamedDocuments(source)
         return read_documents(source, self.text_folder)
+
+    def check(self, source: TextSource) -> None:
+        """Read ``source`` once, of a streamed one the first document, to say what is wrong."""
+        if source in self.streamed:
+            StreamedDocuments(source).check()
+        else:
+            read_documents(source, self.text_folder)
 
     def key(self, *identity: Any) -> str:
         """A short name for plain values, such as a tokenizer's fingerprint or a layout."""
@@ -63,6 +74,8 @@ class RowCache:
 
     def identify(self, source: TextSource) -> dict[str, Any]:
         """Plain values that change when the text of ``source`` changes."""
+        if source in self.streamed:
+            return identify_stream(source)
         return identify_documents(source, self.text_folder)
 
     def holds(self, source: TextSource, known: KnownTokenizer, layout: Layout) -> bool:
@@ -113,7 +126,7 @@ class RowCache:
         place: Path,
     ) -> None:
         frame_of(known.tokenizer)  # complains before any text is read
-        documents = self.read(source)
+        documents = read_documents(source, self.text_folder)
         if documents.num_blank:
             _say_once(f"Blank documents of {source.path!r} left out: {documents.num_blank}.")
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".rows") as scratch:
@@ -129,24 +142,6 @@ class RowCache:
         }
         told = json.dumps(counts, indent=2, ensure_ascii=False)
         (place / "source.json").write_text(told, encoding="utf-8")
-
-
-def write_whole(place: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file or folder beside ``place`` and rename it there.
-
-    Where another process was faster, its result stays.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        write(beside / place.name)
-        if not place.exists():
-            (beside / place.name).rename(place)
-    except OSError:
-        if not place.exists():
-            raise
-    finally:
-        shutil.rmtree(beside)
 
 
 @functools.cache

@@ -77,12 +77,65 @@ def identify_documents(source: TextSource, cache_dir: str | None = None) -> dict
     return identity
 
 
+def load_hub(source: TextSource, cache_dir: str | None, **options: Any) -> Any:
+    """What `datasets` loads for the name of a data set, or why it cannot.
+
+    Args:
+        source: A source whose kind is ``hub``.
+        cache_dir: Where `datasets` keeps its copy of the text.
+        options: More arguments of `datasets.load_dataset`.
+
+    Raises:
+        OSError: If there is no such data set or the hub cannot be reached.
+    """
+    try:
+        return datasets.load_dataset(
+            source.path, source.name, split=source.split, cache_dir=cache_dir, **options
+        )
+    except OSError as error:
+        raise type(error)(
+            f"{source.path!r} is no file or folder here (looked in {Path.cwd()}), and no data set "
+            f"of that name could be loaded: {error}"
+        ) from error
+
+
+def holds_text(texts: Any) -> Any:
+    """Whether each of an Arrow array of texts is there and more than blanks, as an Arrow array."""
+    length = compute.binary_length(compute.utf8_trim_whitespace(texts))
+    return compute.greater(compute.fill_null(length, 0), 0)
+
+
+def demo_arguments(source: TextSource) -> dict[str, Any]:
+    """The arguments of `demo_rows` for ``source``.
+
+    Raises:
+        ValueError: If there is no such demo text or split.
+    """
+    name = source.path.removeprefix(DEMO)
+    if name not in DEMO_TEXTS:
+        choice = " or ".join(f"{DEMO}{text}" for text in DEMO_TEXTS)
+        raise ValueError(f"Expected {choice}, got {source.path!r}.")
+    split = _split_name(source, ("train", "validation"))
+    # One string: `datasets` takes a list for shards, and calls the generator once for each.
+    return {"name": name, "split_name": split, "versions": " ".join(identify(source)["versions"])}
+
+
+def demo_rows(
+    name: str, split_name: Literal["train", "validation"], versions: str
+) -> Iterator[dict[str, str]]:
+    """Rows ``{"text": …}`` of a demo text; the versions are there to tell its copies apart."""
+    from lightning_vocab.demo import corpus
+
+    read = corpus.english if name == "english" else corpus.code
+    for text in read(split_name):
+        yield {"text": text}
+
+
 def _rows_with_text(dataset: datasets.Dataset) -> NDArray[numpy.int64]:
     found = [numpy.empty(0, numpy.int64)]
     start = 0
     for batch in dataset.with_format("arrow").iter(batch_size=10_000):
-        length = compute.binary_length(compute.utf8_trim_whitespace(batch["text"]))
-        is_text = compute.greater(compute.fill_null(length, 0), 0)
+        is_text = holds_text(batch["text"])
         found.append(start + numpy.flatnonzero(is_text.to_numpy()))
         start += len(batch)
     return numpy.concatenate(found)
@@ -93,38 +146,12 @@ def _read_files(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
 
 
 def _read_demo(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
-    name = source.path.removeprefix(DEMO)
-    if name not in DEMO_TEXTS:
-        choice = " or ".join(f"{DEMO}{text}" for text in DEMO_TEXTS)
-        raise ValueError(f"Expected {choice}, got {source.path!r}.")
-    split = _split_name(source, ("train", "validation"))
-    # One string: `datasets` takes a list for shards, and calls the generator once for each.
-    versions = " ".join(identify(source)["versions"])
-    arguments = {"name": name, "split_name": split, "versions": versions}
-    return _cut(source, generate(_demo_rows, arguments, cache_dir), (split,))
-
-
-def _demo_rows(
-    name: str, split_name: Literal["train", "validation"], versions: str
-) -> Iterator[dict[str, str]]:
-    from lightning_vocab.demo import corpus
-
-    read = corpus.english if name == "english" else corpus.code
-    for text in read(split_name):
-        yield {"text": text}
+    arguments = demo_arguments(source)
+    return _cut(source, generate(demo_rows, arguments, cache_dir), (arguments["split_name"],))
 
 
 def _read_hub(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
-    try:
-        dataset = datasets.load_dataset(
-            source.path, source.name, split=source.split, cache_dir=cache_dir
-        )
-    except OSError as error:
-        raise type(error)(
-            f"{source.path!r} is no file or folder here (looked in {Path.cwd()}), and no data set "
-            f"of that name could be loaded: {error}"
-        ) from error
-    return text_column(source, dataset)
+    return text_column(source, load_hub(source, cache_dir))
 
 
 _readers: dict[str, Callable[[TextSource, str | None], datasets.Dataset]] = {

@@ -16,6 +16,8 @@ from datasets.exceptions import DatasetGenerationError
 from lightning_vocab.data.lines import check_utf8, json_rows
 from lightning_vocab.data.sources import TextSource, find_files, identify_file, suffix_of
 
+_ENCODING = "utf-8-sig"  # a byte order mark is no text
+
 FEATURES = datasets.Features({"text": datasets.Value("string")})
 
 
@@ -39,6 +41,48 @@ def read_files(source: TextSource, cache_dir: str | None) -> datasets.Dataset:
     # The packaged reader of JSON lines takes texts that look like dates for dates.
     arguments = {"files": [identify_file(file) for file in files], "field": source.text_field}
     return generate(json_rows, arguments, cache_dir)
+
+
+def stream_files(source: TextSource) -> tuple[datasets.IterableDataset, list[Path]]:
+    """The documents of files as they stand, a shard for each file that holds any; no copy is made.
+
+    Args:
+        source: A source whose kind is ``files``.
+
+    Returns:
+        The documents, in the column ``text`` or, of Parquet files, in that of the text field, and
+        the files of the shards.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If no file holds anything, or a Parquet file cannot be understood; text is not
+            looked at yet.
+    """
+    files = find_files(source.path)
+    suffix = suffix_of(files[0])
+    if suffix == ".txt":
+        files = _with_content(files)
+        options: dict[str, Any] = {"sample_by": source.sample_by, "encoding": _ENCODING}
+        options["chunksize"] = 1 << 20  # characters in memory for each file that is open
+    elif suffix == ".parquet":
+        files = _with_rows(source, files)
+        options = {"columns": [source.text_field], "batch_size": 1000}
+    else:
+        arguments = {"files": [identify_file(file) for file in files], "field": source.text_field}
+        rows = datasets.IterableDataset.from_generator(
+            json_rows, features=FEATURES, gen_kwargs=arguments
+        )
+        return rows, files
+    if not files:
+        raise no_text(source)
+    dataset = datasets.load_dataset(
+        "text" if suffix == ".txt" else "parquet",
+        data_files=list(map(str, files)),
+        split="train",
+        streaming=True,
+        **options,
+    )
+    return dataset.with_format("arrow"), files  # read table by table: four times as fast
 
 
 def generate(
@@ -87,24 +131,51 @@ def check_column(source: TextSource, names: list[str], place: object) -> None:
         )
 
 
+def no_text(source: TextSource) -> ValueError:
+    """The error that a source has no document with text."""
+    return ValueError(
+        f"No text in {source.path!r}, split {source.split!r}: all documents are blank, or there is "
+        "none. Check the path, the split and the text field."
+    )
+
+
 def _read_text(source: TextSource, files: list[Path], cache_dir: str | None) -> datasets.Dataset:
     for file in files:
         check_utf8(**identify_file(file))
-    data_files = [str(file) for file in files if file.stat().st_size]
-    if not data_files:
+    filled = _with_content(files)
+    if not filled:
         return _nothing()
     return datasets.load_dataset(
         "text",
-        data_files=data_files,
+        data_files=list(map(str, filled)),
         split="train",
         sample_by=source.sample_by,
-        encoding="utf-8-sig",  # a byte order mark is no text
+        encoding=_ENCODING,
         cache_dir=_folder_of(files, cache_dir),
     )
 
 
 def _read_parquet(source: TextSource, files: list[Path], cache_dir: str | None) -> datasets.Dataset:
-    data_files = []
+    filled = _with_rows(source, files)
+    if not filled:
+        return _nothing()
+    table = datasets.load_dataset(
+        "parquet",
+        data_files=list(map(str, filled)),
+        columns=[source.text_field],
+        split="train",
+        cache_dir=_folder_of(files, cache_dir),
+    )
+    return text_column(source, table)
+
+
+def _with_content(files: list[Path]) -> list[Path]:
+    return [file for file in files if file.stat().st_size]
+
+
+def _with_rows(source: TextSource, files: list[Path]) -> list[Path]:
+    """Those of the Parquet files that hold a row, or what is wrong with one, by its footer."""
+    filled = []
     for file in files:
         try:
             metadata = pyarrow.parquet.read_metadata(file)
@@ -117,17 +188,8 @@ def _read_parquet(source: TextSource, files: list[Path], cache_dir: str | None) 
             raise ValueError(
                 f"Expected text in the column {source.text_field!r} of {file}, which has {column}."
             )
-        data_files += [str(file)] if metadata.num_rows else []
-    if not data_files:
-        return _nothing()
-    table = datasets.load_dataset(
-        "parquet",
-        data_files=data_files,
-        columns=[source.text_field],
-        split="train",
-        cache_dir=_folder_of(files, cache_dir),
-    )
-    return text_column(source, table)
+        filled += [file] if metadata.num_rows else []
+    return filled
 
 
 def _folder_of(files: list[Path], cache_dir: str | None) -> str:

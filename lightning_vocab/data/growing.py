@@ -64,9 +64,9 @@ def load_tokenizers(
 
 
 def grow(
-    extender: Extender,
+    extender: Extender | None,
     base: str,
-    expansion_dir: str,
+    expansion_dir: str | None,
     texts: Callable[[], Iterable[str]],
     *,
     sources: Sequence[TextSource] = (),
@@ -80,9 +80,9 @@ def grow(
     its text is taken as it is.
 
     Args:
-        extender: Grows the tokenizer.
+        extender: Grows the tokenizer; None reads the folder that stands, as `load_tokenizers`.
         base: A Hugging Face folder or a hub id.
-        expansion_dir: The expansion folder.
+        expansion_dir: The expansion folder; without an extender it may be None.
         texts: Gives the documents to grow on; not called where the folder stands.
         sources: Where ``texts`` come from.
         block_size: Tokens of a row, which the base must be able to take; None asks nothing.
@@ -93,6 +93,8 @@ def grow(
             ``block_size`` is above the base's context, or if the base has no end token.
         FileExistsError: If the folder holds something else.
     """
+    if extender is None or expansion_dir is None:
+        return load_tokenizers(base, expansion_dir, block_size=block_size)
     base_tokenizer = _load_base(base, block_size)
     standing = _standing(extender, base_tokenizer, expansion_dir, sources, overwrite=overwrite)
     if standing is not None:

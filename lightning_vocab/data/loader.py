@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from typing_extensions import override
 
 Collation = Callable[[Sequence[Any]], Any]
+
+_BLOCK = 10_000  # numbers of rows that are made at once
 
 
 class ResumableSampler(DistributedSampler[int]):
@@ -70,8 +73,10 @@ class ResumableSampler(DistributedSampler[int]):
         epoch, row = self._start
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(self.num_rows, generator=generator)
-        of_this_rank = order[self.rank : self.total_size : self.num_replicas]
-        return iter(of_this_rank[row:].tolist())
+        # A copy, and numbers made in blocks: no rank keeps the rows of others, or a long list.
+        of_this_rank = order[self.rank : self.total_size : self.num_replicas][row:].clone()
+        del order
+        return chain.from_iterable(block.tolist() for block in torch.split(of_this_rank, _BLOCK))
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -135,8 +140,14 @@ class ResumableLoader(DataLoader[Any]):
 
         Raises:
             MisconfigurationException: If the epoch was left in the middle and the rest of it
-                cannot be told, because rows, batch size, number of ranks or seed are others now.
+                cannot be told, because rows, batch size, number of ranks or seed are others now,
+                or if the text was streamed.
         """
+        if "order" not in state:
+            raise MisconfigurationException(
+                "The checkpoint was saved by a run that streamed its training text, so its place "
+                "in the text says nothing here. Resume with streaming=True."
+            )
         before, now = state["order"], self._order()
         is_inside = 0 < state["num_batches_seen"] < before["num_batches"]
         if is_inside and before != now:
@@ -194,7 +205,7 @@ def training_loader(
         rows,
         limit_batches=limit_batches,
         sampler=ResumableSampler(rows, num_replicas, rank, seed),
-        **_options(collate, batch_size, num_workers),
+        **loader_options(collate, batch_size, num_workers),
     )
 
 
@@ -224,10 +235,17 @@ def evaluation_loader(
     if num_rows % num_replicas:
         raise ValueError(f"Expected a multiple of {num_replicas} rows, got {num_rows}.")
     sampler: DistributedSampler[Any] = DistributedSampler(rows, num_replicas, rank, shuffle=False)
-    return DataLoader(rows, sampler=sampler, **_options(collate, batch_size, num_workers))
+    return DataLoader(rows, sampler=sampler, **loader_options(collate, batch_size, num_workers))
 
 
-def _options(collate: Collation, batch_size: int, num_workers: int) -> dict[str, Any]:
+def loader_options(collate: Collation, batch_size: int | None, num_workers: int) -> dict[str, Any]:
+    """Arguments of `torch.utils.data.DataLoader` that all loaders have in common.
+
+    Args:
+        collate: Makes a batch of rows.
+        batch_size: Rows of a batch; None if the data set gives whole batches.
+        num_workers: Processes that load batches.
+    """
     return {
         "batch_size": batch_size,
         "collate_fn": collate,
@@ -240,14 +258,17 @@ def _options(collate: Collation, batch_size: int, num_workers: int) -> dict[str,
     }
 
 
-def check_counts(batch_size: int, val_batch_size: int, num_proc: int, num_workers: int) -> None:
-    """Refuse sizes of batches and numbers of processes that make no sense.
+def check_counts(
+    batch_size: int, val_batch_size: int, num_proc: int, num_workers: int, shuffle_buffer: int = 1
+) -> None:
+    """Refuse sizes of batches and numbers of processes and documents that make no sense.
 
     Raises:
         ValueError: If a number is too small.
     """
-    if min(batch_size, val_batch_size, num_proc, num_workers + 1) < 1:
+    if min(batch_size, val_batch_size, num_proc, num_workers + 1, shuffle_buffer) < 1:
         raise ValueError(
-            "Expected batch_size, val_batch_size and num_proc of at least 1 and num_workers of at "
-            f"least 0, got {batch_size}, {val_batch_size}, {num_proc} and {num_workers}."
+            "Expected batch_size, val_batch_size, num_proc and shuffle_buffer of at least 1 and "
+            f"num_workers of at least 0, got {batch_size}, {val_batch_size}, {num_proc}, "
+            f"{shuffle_buffer} and {num_workers}."
         )

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import datasets
+from torch.utils.data import DataLoader
 
-from lightning_vocab.data.cache import KnownTokenizer, RowCache, write_whole
+from lightning_vocab.data.cache import KnownTokenizer, RowCache
 from lightning_vocab.data.growing import Tokenizers
-from lightning_vocab.data.rows import PackedRows, StoredRows
+from lightning_vocab.data.loader import evaluation_loader
+from lightning_vocab.data.rows import Collate, PackedRows, StoredRows
+from lightning_vocab.data.shards import shards_of
 from lightning_vocab.data.sources import Role, TextSource
+from lightning_vocab.data.streamed_rows import StreamedRows
 from lightning_vocab.data.tokenise import Layout, frame_of
 from lightning_vocab.vocabulary.measuring.fertility import compare_fertility
+from lightning_vocab.whole_files import write_whole
 
 NamedSources: TypeAlias = Mapping[str, tuple[TextSource, ...]]
 
@@ -35,6 +40,8 @@ class TextPlan:
         train_layout: How the training text becomes rows.
         scored_layout: How the text to validate and test on becomes rows.
         cache: Where the rows are kept.
+        shuffle_buffer: Documents of streamed training text that are shuffled together; None where
+            the training text is tokenised into the cache.
     """
 
     train: tuple[TextSource, ...]
@@ -43,19 +50,29 @@ class TextPlan:
     train_layout: Layout
     scored_layout: Layout
     cache: RowCache
+    shuffle_buffer: int | None = None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the training text is tokenised while it is read."""
+        return self.shuffle_buffer is not None
 
     def check(self, roles: Sequence[Role]) -> None:
         """Read every source once, so that what is wrong with one is said before any work.
+
+        Of streamed text, that is the first document of each source.
 
         Args:
             roles: What text is wanted for.
         """
         for role in roles:
             for source in self._sources(role):
-                self.cache.read(source)
+                self.cache.check(source)
 
     def prepare(self, roles: Sequence[Role], tokenizers: Tokenizers) -> None:
         """Tokenise what is not tokenised yet; validation text with the base tokenizer too.
+
+        Streamed text is only checked.
 
         Args:
             roles: What text is wanted for.
@@ -63,13 +80,16 @@ class TextPlan:
         """
         wanted: list[tuple[TextSource, KnownTokenizer, Layout]] = []
         for role in roles:
+            if role == "train" and self.is_streamed:
+                self.check((role,))
+                continue
             layout = self.train_layout if role == "train" else self.scored_layout
             wanted += [(source, tokenizers.grown, layout) for source in self._sources(role)]
             if role == "validation":
                 wanted += [(source, tokenizers.base, layout) for source in self._sources(role)]
         missing = [each for each in wanted if not self.cache.holds(*each)]
         for source, _, _ in missing:
-            self.cache.read(source)
+            self.cache.check(source)
         for each in missing:
             self.cache.prepare(*each)
 
@@ -89,26 +109,54 @@ class TextPlan:
         first_id = None if frame.starts_documents else frame.start
         return PackedRows(loaded, self.train_layout.block_size, first_id)
 
-    def scored_rows(
-        self, role: Literal["validation", "test"], known: KnownTokenizer, num_replicas: int
-    ) -> list[StoredRows]:
-        """The rows to validate or test on, in the order of their names.
+    def streamed_rows(self, known: KnownTokenizer, batch_size: int, **options: Any) -> StreamedRows:
+        """Batches of rows to train on, cut while the text is read, of all sources mixed.
+
+        Args:
+            known: The tokenizer to cut with.
+            batch_size: Rows of a batch.
+            options: Seed, workers, number of ranks and rank, as `StreamedRows` takes them.
+        """
+        assert self.shuffle_buffer is not None
+        return StreamedRows(
+            list(chain.from_iterable(map(shards_of, self.train))),
+            known.tokenizer,
+            self.train_layout,
+            Collate(frame_of(known.tokenizer).pad),
+            batch_size=batch_size,
+            shuffle_buffer=self.shuffle_buffer,
+            **options,
+        )
+
+    def scored_loaders(
+        self,
+        role: Literal["validation", "test"],
+        known: KnownTokenizer,
+        *,
+        num_replicas: int,
+        **options: Any,
+    ) -> list[DataLoader[Any]]:
+        """Loaders of the rows to validate or test on, in the order of their names.
 
         Args:
             role: Validation or test.
-            known: The tokenizer that they were cut with.
+            known: The tokenizer that the rows were cut with.
             num_replicas: Number of ranks, to which empty rows fill up.
+            options: Batch size, workers and rank, as `evaluation_loader` takes them.
 
         Raises:
-            FileNotFoundError: If they are not in the cache.
+            FileNotFoundError: If the rows are not in the cache.
         """
         named = self.validation if role == "validation" else self.test
-        filler_id = frame_of(known.tokenizer).start
-        rows = []
+        frame = frame_of(known.tokenizer)
+        loaders = []
         for sources in named.values():
             loaded = [self.cache.load(source, known, self.scored_layout) for source in sources]
-            rows.append(StoredRows(_numbered_through(loaded), num_replicas, filler_id))
-        return rows
+            rows = StoredRows(_numbered_through(loaded), num_replicas, frame.start)
+            loaders.append(
+                evaluation_loader(rows, Collate(frame.pad), num_replicas=num_replicas, **options)
+            )
+        return loaders
 
     def fertility(self, tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
         """Fertility of the training text (``train``) and of each validation text, before and after.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from lightning_vocab.data.tokenise import frame_of
@@ -16,6 +18,23 @@ def tokenise_prompts(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> 
     """The start token and the ids of each prompt."""
     start = frame_of(tokenizer).start
     return [[start, *ids] for ids in encode_batch(tokenizer, prompts)]
+
+
+def prompt_loader(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], batch_size: int
+) -> DataLoader[Any]:
+    """A loader of the prompts in their order.
+
+    Args:
+        tokenizer: The tokenizer to cut with.
+        prompts: The prompts.
+        batch_size: Prompts of a batch.
+    """
+    return DataLoader(
+        tokenise_prompts(tokenizer, prompts),  # type: ignore[arg-type]  # a list will do
+        batch_size=batch_size,
+        collate_fn=CollatePrompts(frame_of(tokenizer).pad),
+    )
 
 
 class CollatePrompts:

@@ -139,6 +139,22 @@ def tokenise(
     return rows.select(numpy.argsort(-lengths, kind="stable"), keep_in_memory=True)
 
 
+def cut(texts: list[str], tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Batch:
+    """The rows of some documents, as `tokenise` would store them, except ``whole`` ones.
+
+    Args:
+        texts: The documents.
+        tokenizer: The tokenizer to cut with.
+        layout: How documents become rows: ``packed`` or ``padded``.
+
+    Returns:
+        Lists under the names of the columns that `tokenise` describes.
+    """
+    cut_texts, _ = _CUTS[layout.kind]
+    batch = {"text": texts}
+    return cut_texts(batch, tokenizer=tokenizer, frame=frame_of(tokenizer), layout=layout)
+
+
 def windows(length: int, block_size: int, overlap: int) -> Iterator[tuple[int, int, int]]:
     """Cut ``length`` tokens into windows in which every token but the first is a target once.
 

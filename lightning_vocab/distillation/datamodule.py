@@ -10,7 +10,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from lightning_vocab.data.cache import write_whole
 from lightning_vocab.data.growing import Tokenizers, load_tokenizers
 from lightning_vocab.data.loader import ResumableLoader
 from lightning_vocab.data.tokenise import Frame, frame_of
@@ -23,6 +22,7 @@ from lightning_vocab.vocabulary.expansion import NewToken, VocabularyExpansion
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.pieces import PieceTable
 from lightning_vocab.vocabulary.wording import counted
+from lightning_vocab.whole_files import write_whole
 
 _FORMAT = 1
 """Raised when other snippets are mined from the same text."""

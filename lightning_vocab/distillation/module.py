@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -88,6 +88,8 @@ class DistillationModule(VocabExpansionModule):
         >>> module.hparams["layer"], module.hparams["output_loss"]
         (-1, True)
     """
+
+    is_shardable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -178,6 +180,7 @@ class DistillationModule(VocabExpansionModule):
         Raises:
             MisconfigurationException: If anything else is trainable.
         """
+        super().on_train_batch_start(batch, batch_idx)
         new = {id(parameter) for parameter in parameter_roles(self.language_model).new_rows}
         moving = [n for n, p in self.named_parameters() if p.requires_grad and id(p) not in new]
         if moving:

@@ -16,6 +16,7 @@ from lightning_vocab.data.sources import plain
 from lightning_vocab.data.tokenise import frame_of
 from lightning_vocab.datamodule import Sources, VocabDataModule
 from lightning_vocab.demo import resolve_base
+from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.grounding.chat import check_chat
 from lightning_vocab.grounding.pairs import Pair, read_pairs
 from lightning_vocab.grounding.rows import GroundingRows, grounding_rows
@@ -134,6 +135,8 @@ class GroundingDataModule(VocabDataModule):
             ValueError: If the pairs cannot be read, the base has one of their tokens already, or
                 chat is asked of a base without a chat template.
         """
+        if self.trainer is not None:
+            refuse_sharded_strategy(self.trainer, type(self).__name__)
         pairs = self.pairs  # first: a file that cannot be read is refused before any work
         tokenizer = load_tokenizer(resolve_base(self.hparams["base"]))
         if self.hparams["chat"]:

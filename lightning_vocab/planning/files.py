@@ -13,7 +13,7 @@ from lightning_vocab.planning.advice import Advice, Rules
 from lightning_vocab.planning.figure import can_draw, draw_plan
 from lightning_vocab.planning.points import Plan, PlanPoint
 from lightning_vocab.planning.texts import PlanTexts
-from lightning_vocab.vocabulary.placing import placed_whole
+from lightning_vocab.whole_files import whole_folder
 
 _JSON = "plan.json"
 _FIGURE = "plan.png"
@@ -103,7 +103,7 @@ def write_folder(
         Lines that say what was written, and what was not and why.
     """
     target = Path(path).expanduser().absolute()
-    with placed_whole(target) as fresh:
+    with whole_folder(target) as fresh:
         write_json(str(fresh / _JSON), values)
         if can_draw():
             draw_plan(plan, advice, fresh / _FIGURE)

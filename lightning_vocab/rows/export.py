@@ -16,8 +16,8 @@ from lightning_vocab.rows.ties import is_tied
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
-from lightning_vocab.vocabulary.placing import placed_whole
 from lightning_vocab.vocabulary.sentencepiece.model import write_beside
+from lightning_vocab.whole_files import whole_folder
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -53,7 +53,7 @@ def export_model(
     lm = find_causal_lm(model)
     plain = tokenizer.tokenizer if isinstance(tokenizer, ExpandedTokenizer) else tokenizer
     _check_ids(lm, tokenizer, plain)
-    with placed_whole(target) as fresh:
+    with whole_folder(target) as fresh:
         _merged_twin(lm, plain).save_pretrained(fresh)
         plain.save_pretrained(fresh)
         if isinstance(tokenizer, ExpandedTokenizer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_vocab.functional.linear_cross_entropy import RowBlock
+
+_Result = TypeVar("_Result")
 
 
 class SplitRows(nn.Module):
@@ -130,6 +133,22 @@ class SplitRows(nn.Module):
         if self.shows_base or self.is_appended:
             return ids
         return torch.where(ids < 0, ids, self.position[ids.clamp(min=0)])
+
+    def score(
+        self, function: Callable[..., _Result], hidden: Tensor, ids: Tensor, **options: Any
+    ) -> _Result:
+        """Call a function of `linear_cross_entropy`'s kind on these rows.
+
+        The rows are read inside of this method and not handed out, so that they may be divided
+        among ranks outside of it.
+
+        Args:
+            function: Called with ``hidden``, the columns of the targets, the blocks, and options.
+            hidden: Hidden states, ``(..., dim)``.
+            ids: Target ids, ``(...)``; a negative id (ignored) stays as it is.
+            options: Handed to the function.
+        """
+        return function(hidden, self.columns(ids), self.blocks(), **options)
 
     @torch.no_grad()
     def merged(self) -> tuple[Tensor, Tensor | None]:

@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
-from lightning_vocab.vocabulary.placing import placed_whole
 from lightning_vocab.vocabulary.sentencepiece.model import read_model_file, write_beside
+from lightning_vocab.whole_files import whole_folder
 
 MANIFEST_NAME = "vocab_expansion.json"
 """Name of the manifest inside an expansion folder."""
@@ -99,7 +99,7 @@ def save_expansion(
     _check_fingerprint(expanded, "The tokenizer to be saved")
     _check_rows(expanded, "The manifest to be saved")
     manifest = expanded.expansion.to_json()
-    with placed_whole(target) as fresh:
+    with whole_folder(target) as fresh:
         expanded.tokenizer.save_pretrained(str(fresh))
         write_beside(expanded, fresh)
         (fresh / MANIFEST_NAME).write_text(manifest, encoding="utf-8")

@@ -147,8 +147,13 @@ def peft_tokens(args: argparse.Namespace) -> Step:
     names = (
         {"embed_tokens": ids} if SHAPES[args.shape].tied else {"embed_tokens": ids, "lm_head": ids}
     )
-    config = LoraConfig(r=1, target_modules=[], trainable_token_indices=names)
+    # peft wants a matrix to adapt as well: one of rank 1, which stays frozen.
+    config = LoraConfig(
+        r=1, target_modules=["q_proj"], layers_to_transform=[0], trainable_token_indices=names
+    )
     wrapped = get_peft_model(model, config)
+    for name, parameter in wrapped.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
     trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     return plain_step(wrapped, torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0))
 

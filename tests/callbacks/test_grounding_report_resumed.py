@@ -49,6 +49,19 @@ def test_a_resumed_run_keeps_the_first_values_and_the_reference(
     assert is_same(first["pictures"], again["pictures"])
 
 
+def test_a_run_that_is_resumed_at_its_end_makes_the_report(
+    tied_folder: str, pairs: str, tmp_path: Path
+) -> None:
+    checkpoint, file = tmp_path / "at_2.ckpt", tmp_path / "report.json"
+    whole = GroundingReport(str(file))
+    fit(tmp_path, tied_folder, pairs, [whole, SaveAt(checkpoint, 2)], max_steps=2)
+    written_first = file.read_bytes()
+    file.unlink()
+    again = GroundingReport(str(file))
+    fit(tmp_path, tied_folder, pairs, [again], max_steps=2, ckpt_path=str(checkpoint))
+    assert file.read_bytes() == written_first
+
+
 def test_a_run_that_did_not_measure_its_start_cannot_be_taken_up(
     tied_folder: str, pairs: str, tmp_path: Path
 ) -> None:

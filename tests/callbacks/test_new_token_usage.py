@@ -12,6 +12,10 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,  # tensorboard ships no types
+)
 from torch.utils.data import DataLoader
 
 from lightning_vocab.callbacks import FreezeBackbone, UnfreezeAt
@@ -171,6 +175,7 @@ def test_a_resumed_run_goes_on_counting(
         fit(tmp_path, tied_folder, expansion_folder, second, ckpt_path=half)
     assert first.batches_per_row.sum() < whole.batches_per_row.sum()
     assert second.batches_per_row.tolist() == whole.batches_per_row.tolist()
+    assert {step for step, _ in second.history["usage/untouched_rows"]} == {2, 4}
 
 
 @pytest.mark.filterwarnings("ignore:.*stood in no training batch")
@@ -188,6 +193,59 @@ def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
     bare = str(tmp_path / "bare.ckpt")
     with pytest.warns(UserWarning, match="step 2 holds no counts"):
         fit(tmp_path, tied_folder, expansion_folder, NewTokenUsage(), ckpt_path=bare)
+
+
+@pytest.mark.filterwarnings("ignore:.*stood in no training batch")
+@UNTIED_IS_QUICK
+def test_the_end_lists_the_rarest_rows_with_the_text_of_their_tokens(
+    tmp_path: Path, tied_folder: str, expansion_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = NewTokenUsage(every_n_steps=1, max_rows=3)
+    _, module, _ = fit(tmp_path, tied_folder, expansion_folder, usage)
+    assert module.expanded is not None
+    tokens = module.expanded.expansion.tokens
+    rarest = [tokens[place] for place in usage.batches_per_row.argsort(stable=True)[:3].tolist()]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in lines]
+    assert cells == [[str(token.id), repr(token.surface)] for token in rarest]
+
+
+@pytest.mark.slow  # matplotlib builds its list of fonts
+@pytest.mark.filterwarnings("ignore:.*stood in no training batch")
+@UNTIED_IS_QUICK
+def test_the_end_leaves_a_figure_beside_the_csv_and_in_tensorboard(
+    tmp_path: Path, tied_folder: str, expansion_folder: str
+) -> None:
+    usage = NewTokenUsage(every_n_steps=1)
+    board = TensorBoardLogger(tmp_path / "board")
+    loggers = [CSVLogger(tmp_path / "log", name="", version=""), board]
+    fit(tmp_path, tied_folder, expansion_folder, usage, logger=loggers, log_every_n_steps=1)
+    assert [step for step, _ in usage.history["usage/gradient_norm_new"]] == [1, 2, 3, 4]
+    assert (tmp_path / "log" / "new_token_usage.png").stat().st_size > 10_000
+    images = EventAccumulator(board.log_dir).Reload()
+    assert images.Tags()["images"] == ["usage/figure"]
+
+
+@pytest.mark.filterwarnings("ignore:.*stood in no training batch")
+@UNTIED_IS_QUICK
+def test_a_loss_that_is_not_streamed_is_said_to_have_no_adoption_once(
+    tmp_path: Path, tied_folder: str, expansion_folder: str
+) -> None:
+    usage = NewTokenUsage()
+    options: dict[str, Any] = {"val_check_interval": 2}
+    with pytest.warns(UserWarning, match="measures no adoption") as caught:
+        fit(tmp_path, tied_folder, expansion_folder, PlainLoss(), usage, **options)
+    assert sum("no adoption" in str(each.message) for each in caught) == 1
+    assert not any("adoption" in name or "mass" in name for name in usage.latest)
+
+
+class PlainLoss(Callback):
+    """Has the model scored by its own loss, as one is that cannot be streamed."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, VocabExpansionModule)
+        pl_module.loss.is_streamed = False
+        pl_module._loss_is_checked = True
 
 
 @pytest.mark.ddp
@@ -222,7 +280,7 @@ class Sum(Callback):
 def test_a_run_without_new_rows_and_bad_numbers_are_refused(
     tmp_path: Path, tied_folder: str
 ) -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0, 4 and 1024"):
+    with pytest.raises(ValueError, match="at least 0, got 0, 4, 1024 and 10"):
         NewTokenUsage(every_n_steps=0)
     module = VocabExpansionModule(base=tied_folder)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from typing_extensions import override
 
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
+from lightning_vocab.functional import singular_values
 from lightning_vocab.vocabulary.folder import save_expansion
 from lightning_vocab.watched_rows import watch
 from tests.callbacks.modules import (
@@ -148,6 +149,34 @@ def test_the_sample_stays_the_same_over_a_fit(tmp_path: Path) -> None:
     key = "spectrum/effective_rank_old_input"
     assert monitor.latest[key] == monitor.first[key]
     assert monitor.latest["spectrum/norm_ratio_input"] != monitor.first["spectrum/norm_ratio_input"]
+
+
+def test_old_rows_are_measured_again_only_once_they_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = split_model(tied=True)
+    rows = model.get_input_embeddings().rows
+    watched = watch(model, None, None, seed=0)[0]
+    measured: list[Tensor] = []
+
+    def spy(some: Tensor) -> Tensor:
+        measured.append(some.clone())
+        return singular_values(some)
+
+    monkeypatch.setattr("lightning_vocab.watched_rows.singular_values", spy)
+    first = watched.measure()
+    with torch.no_grad():
+        rows.new.mul_(2)
+    assert watched.measure().numbers["norm_ratio_input"] == 2 * first.numbers["norm_ratio_input"]
+    assert len(measured) == 3  # new, old, new
+    rows.old.data[watched_id(rows.old, measured[1][0]), 0] += 1e-3  # no version counter sees it
+    last = watched.measure().numbers
+    assert torch.equal(measured[-1], watched.read()[1])
+    assert last["effective_rank_old_input"] != first.numbers["effective_rank_old_input"]
+
+
+def watched_id(matrix: Tensor, row: Tensor) -> int:
+    return int((matrix == row).all(dim=1).nonzero())
 
 
 def test_measured_at_the_start_every_n_steps_and_at_the_end(tmp_path: Path) -> None:

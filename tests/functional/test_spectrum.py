@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vocab.functional import (
+    _gram,
     effective_rank,
     mean_pairwise_cosine,
     participation_ratio,
@@ -36,9 +37,93 @@ def test_singular_values_equal_those_of_torch(shape: tuple[int, int]) -> None:
 def test_singular_values_do_not_depend_on_the_block(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_vocab.functional.spectrum._BLOCK", 2)
+    monkeypatch.setattr(_gram, "_BLOCK", 2)
     rows = torch.randn(shape, dtype=torch.float64)
     torch.testing.assert_close(singular_values(rows), torch.linalg.svdvals(rows))
+
+
+def with_values(values: Tensor, height: int) -> Tensor:
+    """Rows of float32 with the given singular values, ``(height, len(values))``."""
+    size = len(values)
+    left = torch.linalg.qr(torch.randn(height, size, dtype=torch.float64)).Q
+    rows: Tensor = (left * values) @ orthogonal(size)
+    return rows.float()
+
+
+def spectra(n: int = 40, height: int = 90) -> dict[str, Tensor]:
+    """Rows of many kinds of spectra, some of which products in float32 cannot resolve."""
+    places = torch.arange(n, dtype=torch.float64) / n
+    noise, mean = torch.randn(height, n), torch.randn(n)
+    signs = torch.randn(height, 1)
+    return {
+        "random": noise,
+        "common mean": noise + 3 * mean,
+        "nearly equal": 1e-4 * noise + mean,
+        "equal": torch.zeros(height, n) + mean,
+        "rank one": signs * mean,
+        "nearly rank one": signs * mean + 1e-4 * noise,
+        "half of the rows zero": noise * (torch.arange(height) % 2)[:, None],
+        "half of the rank": torch.cat([noise[:, : n // 2], noise[:, : n // 2]], dim=1),
+        "from 1 to 1e-3": with_values(10 ** (-3 * places), height),
+        "from 1 to 1e-6": with_values(10 ** (-6 * places), height),
+        "orthogonal": with_values(torch.ones(n, dtype=torch.float64), height),
+        "of bfloat16": (noise + mean).bfloat16(),
+        "tiny": 1e-25 * noise,  # products in float32 are 0
+        "huge": 1e25 * noise,  # products in float32 are infinite
+        "one row": noise[:1],
+        "zero": torch.zeros(height, n),
+    }
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["high", "wide"])
+@pytest.mark.parametrize("name", list(spectra()))
+def test_the_effective_rank_is_that_of_an_svd_in_float64_whatever_the_spectrum(
+    name: str, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gram, "SINGLE_FROM", 1)
+    rows = spectra()[name].T if wide else spectra()[name]
+    values = torch.linalg.svdvals(rows.double())
+    is_noise = values <= values[0] * math.sqrt(len(values) * torch.finfo(torch.float64).eps)
+    expected = effective_rank(values.where(~is_noise, 0.0)).item()
+    assert effective_rank(singular_values(rows)).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtypes"),
+    [
+        ("random", [torch.float32]),
+        ("nearly equal", [torch.float32]),
+        ("from 1 to 1e-6", [torch.float32, torch.float64]),
+        ("nearly rank one", [torch.float32, torch.float64]),
+    ],
+)
+def test_products_are_made_in_float64_where_float32_does_not_suffice(
+    name: str, dtypes: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.dtype] = []
+
+    def spy(gram: Tensor, block: Tensor) -> None:
+        made.append(block.dtype)
+        add(gram, block)
+
+    add = _gram._add_gram
+    monkeypatch.setattr(_gram, "_add_gram", spy)
+    monkeypatch.setattr(_gram, "SINGLE_FROM", 1)
+    singular_values(spectra()[name])
+    assert made == dtypes
+
+
+def test_products_that_are_less_than_float32_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rough(gram: Tensor, block: Tensor) -> None:
+        # As a matrix product where TF32 or bfloat16 is allowed.
+        block = block.bfloat16() if block.dtype == torch.float32 else block
+        gram += block.double().T @ block.double()
+
+    monkeypatch.setattr(_gram, "_add_gram", rough)
+    monkeypatch.setattr(_gram, "SINGLE_FROM", 1)
+    rows = with_values(torch.linspace(1, 0.02, 40, dtype=torch.float64), 90)
+    expected = effective_rank(torch.linalg.svdvals(rows.double())).item()
+    assert effective_rank(singular_values(rows)).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("measure", RANKS)

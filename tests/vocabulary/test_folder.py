@@ -104,7 +104,7 @@ def test_a_crash_while_renaming_restores_the_old_folder(
     rename = Path.rename
 
     def crash_for_new(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
+        if self.name == "new":
             raise OSError("no")
         return rename(self, target)
 

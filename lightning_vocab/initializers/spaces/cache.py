@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing_extensions import override
 
 from lightning_vocab.initializers.base import RowContext
 from lightning_vocab.initializers.spaces.base import AuxiliarySpace, TokenVectors
+from lightning_vocab.whole_files import whole_file
 
 _FORMAT = 1
 
@@ -87,10 +86,7 @@ def file_identity(path: str) -> list[str | int]:
 
 
 def _write(place: Path, made: TokenVectors) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.stem}.") as beside:
-        written = Path(beside) / place.name
-        tensors = {"new": made.new, "knows_new": made.knows_new}
-        tensors |= {"old": made.old, "knows_old": made.knows_old}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, written)
-        os.replace(written, place)
+    tensors = {"new": made.new, "knows_new": made.knows_new}
+    tensors |= {"old": made.old, "knows_old": made.knows_old}
+    with whole_file(place) as fresh:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, fresh)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +15,7 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.sentencepiece.pieces import NoSentencePieceError, add_pieces
 from lightning_vocab.vocabulary.sentencepiece.proto import forget_samples, parse_model
+from lightning_vocab.whole_files import whole_file
 
 
 def model_name(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -62,12 +62,8 @@ def write_sentencepiece(
     target = Path(path).expanduser().absolute()
     _check_place(target, overwrite=overwrite)
     content = grown_model(expanded)
-    fresh = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
-    try:
+    with whole_file(target) as fresh:
         fresh.write_bytes(content)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
     return target
 
 
