@@ -10,8 +10,10 @@ from lightning_vocab.callbacks import (
     GroundingReport,
     NewTokenFrequency,
     NewTokenUsage,
+    TextThroughputMonitor,
     UnfreezeAt,
 )
+from lightning_vocab.checkpoint_io import WholeFileCheckpointIO, checkpoint_to_resume
 from lightning_vocab.cli import VocabCLI
 from lightning_vocab.contract import ContractInputs, Finding, check_contract
 from lightning_vocab.data import TextSource
@@ -93,14 +95,17 @@ __all__ = [
     "Separate",
     "SubwordMean",
     "TextSource",
+    "TextThroughputMonitor",
     "UnfreezeAt",
     "VocabCLI",
     "VocabDataModule",
     "VocabExpansionModule",
     "VocabularyExpansion",
     "WarmupCosine",
+    "WholeFileCheckpointIO",
     "Zeros",
     "check_contract",
+    "checkpoint_to_resume",
     "expand_model",
     "export_model",
     "find_slots",

@@ -8,6 +8,7 @@ from lightning_vocab.callbacks.grounding_report import GroundingReport
 from lightning_vocab.callbacks.new_token_usage import NewTokenUsage
 from lightning_vocab.callbacks.report import ExpansionReport
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
+from lightning_vocab.callbacks.throughput import TextThroughputMonitor
 from lightning_vocab.callbacks.token_frequency import NewTokenFrequency
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "GroundingReport",
     "NewTokenFrequency",
     "NewTokenUsage",
+    "TextThroughputMonitor",
     "UnfreezeAt",
 ]
