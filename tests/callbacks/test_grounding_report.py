@@ -149,7 +149,7 @@ def test_the_loss_is_compared_with_the_models_own_before_tokens_are_ranked(
 ) -> None:
     calls: list[str] = []
 
-    def check(self: NextTokenLoss, batch: dict[str, torch.Tensor]) -> bool:
+    def check(self: NextTokenLoss, batch: dict[str, torch.Tensor], agreed: Any = bool) -> bool:
         calls.append("check")
         return True
 
