@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lightning_vocab.initializers import Initializer, Keep, SubwordMean
 from lightning_vocab.rows.locate import is_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,6 +64,40 @@ def load_base_model(base: str, dtype: str = "float32") -> PreTrainedModel:
             "mean nothing. Choose the folder of a decoder."
         )
     return model
+
+
+def choose_initializer(wanted: Initializer | None, *, is_grown: bool) -> Initializer:
+    """The initializer that was asked for, else what suits the base; replacing rows is warned of.
+
+    Args:
+        wanted: The initializer asked for.
+        is_grown: Whether the base has rows for the new tokens already.
+    """
+    if wanted is None:
+        return Keep() if is_grown else SubwordMean()
+    if is_grown and not isinstance(wanted, Keep):
+        rank_zero_warn(
+            f"The base has grown already, and {type(wanted).__name__} replaces its new rows, "
+            "trained or not. Leave the initializer out, or give Keep, to go on with them."
+        )
+    return wanted
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Let the layers of a model compute their activations again in the backward pass.
+
+    Raises:
+        ValueError: If the model's code does not provide for that.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(
+            f"{type(model).__name__} has no gradient checkpointing: expected a model of "
+            "transformers that supports it. Set gradient_checkpointing to false."
+        )
+    name = "activation_checkpointing_enable"  # as transformers 5 has come to call it
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    # The reentrant form gives no gradient to layers whose input needs none: a frozen embedding.
+    enable({"use_reentrant": False})
 
 
 @torch.no_grad()

@@ -35,16 +35,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from lightning_vocab.whole_files import remove_leftovers, whole_file
+from lightning_vocab.vocabulary.whole_files import remove_leftovers, whole_file
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
     """Writes each checkpoint beside its place, waits for the disk, and renames it into its place.
 
     A run that is killed at any moment leaves the former checkpoint or the new one, each whole. What
-    it leaves of a half one is removed by the next save and never read. A file that is cut off or
-    damaged is refused. The command line uses this wherever no other plugin is given; otherwise pass
-    it in the Trainer's ``plugins``. Paths with a scheme (``s3://…``) are left to Lightning.
+    it leaves of a half one is never read, and removed by the next save or resumption. A file that
+    is cut off or damaged is refused. The command line uses this wherever no other plugin is given;
+    otherwise pass it in the Trainer's ``plugins``. Paths with a scheme (``s3://…``) are left to
+    Lightning.
 
     Memory: none beside the checkpoint itself. Cost of loading: the file is read once more, to
     compare its checksums.
@@ -129,6 +130,8 @@ def newest_checkpoint(folders: Iterable[str | Path]) -> Path | None:
 def checkpoint_to_resume(trainer: Trainer) -> Path | None:
     """The newest whole checkpoint that runs of this Trainer's settings have left; None without one.
 
+    What killed runs have left of half ones is removed.
+
     Looked for in the folder of each `ModelCheckpoint`. Where none is given that is a folder of the
     logger, anew for each start, so those of all starts count. A folder that serves several runs
     does not tell them apart: give each run its own ``default_root_dir`` or ``dirpath``.
@@ -140,6 +143,9 @@ def checkpoint_to_resume(trainer: Trainer) -> Path | None:
         ValueError: If checkpoints are kept on another machine.
     """
     folders = _checkpoint_folders(trainer)
+    for folder in folders:
+        if folder.is_dir():
+            remove_leftovers(folder, ".ckpt")  # a run that was killed at its end saves no more
     newest = newest_checkpoint(folders)
     if newest is None:
         rank_zero_info(f"No checkpoint in {', '.join(map(str, folders)) or 'any folder'} yet.")

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.uncompiled import uncompiled
 
 WINDOW_KEY = "accumulation_window"
 """Entry of a checkpoint that holds the gradients of an open window, and its tokens."""
@@ -71,6 +72,7 @@ class ExactSteps(LightningModule):
         """Let the random numbers outside the step go on."""
         self._leave_batch()
 
+    @uncompiled
     def over_all_tokens(
         self, mean_nats: Tensor, labels: Tensor, batch_idx: int
     ) -> tuple[Tensor, Tensor]:

@@ -14,12 +14,16 @@ from transformers import PreTrainedModel
 
 from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.functional.block_shares import BlockShares, block_shares
-from lightning_vocab.functional.linear_cross_entropy import (
-    RowBlock,
-    linear_cross_entropy,
-    token_nats,
+from lightning_vocab.functional.linear_cross_entropy import RowBlock, token_nats
+from lightning_vocab.functional.loss_kernels import (
+    OWN,
+    Trial,
+    loss_of_kernel,
+    try_kernels,
+    usable_kernels,
 )
 from lightning_vocab.rows.locate import find_split
+from lightning_vocab.uncompiled import uncompiled
 
 _PROBE_ROWS, _PROBE_POSITIONS = 2, 128
 
@@ -51,11 +55,17 @@ class NextTokenLoss:
     Args:
         model: A causal language model, split or not.
         chunk_size: Positions scored at a time.
+        skip_negligible: Whether rows stay out of the gradient of the hidden states whose part is
+            below the resolution of its dtype (see `linear_cross_entropy`).
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_size: int = 512) -> None:
+    def __init__(
+        self, model: PreTrainedModel, chunk_size: int = 512, *, skip_negligible: bool = False
+    ) -> None:
         self.model = model
         self.chunk_size = chunk_size
+        self.skip_negligible = skip_negligible
+        self.kernel = OWN
         self._split = find_split(model)
         self.is_streamed = model.base_model is not model
         config = model.config.get_text_config()
@@ -77,7 +87,33 @@ class NextTokenLoss:
         if not self.is_streamed:
             total = self._plain_nats(batch).sum()
             return total / (targets != IGNORED).sum().clamp(min=1)
-        return self._scored(linear_cross_entropy, batch)
+        return self._scored(
+            loss_of_kernel(self.kernel), batch, skip_negligible=self.skip_negligible
+        )
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the head: rows, and biases where it has them."""
+        return list(self.model.get_output_embeddings().parameters())
+
+    def try_kernels(self, batch: Mapping[str, Tensor]) -> list[Trial]:
+        """Time the loss kernels that can score this batch, ours first; nothing is changed.
+
+        There is none besides ours where the loss is not streamed, or not all rows train.
+
+        Args:
+            batch: As in `mean_nats`.
+        """
+        if not self.is_streamed:
+            return []
+        with evaluating(self.model), torch.no_grad():
+            hidden = self._hidden(batch)
+        options = {**self._options, "skip_negligible": self.skip_negligible}
+        blocks = self._blocks()
+        targets = batch["labels"][:, 1:]
+        if self._split is not None:
+            targets = self._split[1].rows.columns(targets)
+        names = usable_kernels(hidden, blocks, self.softcap)
+        return try_kernels(names, hidden, targets, blocks, **options) if names else []
 
     @torch.no_grad()
     def nats(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -189,12 +225,24 @@ class NextTokenLoss:
             ignore_index=IGNORED,
         )
 
-    def _scored(self, function: Callable[..., Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    def _scored(
+        self, function: Callable[..., Tensor], batch: Mapping[str, Tensor], **options: Any
+    ) -> Tensor:
         """What a streamed loss makes of the hidden states, the targets and the head's rows."""
         hidden, targets = self._hidden(batch), batch["labels"][:, 1:]
+        return self._score(function, hidden, targets, {**self._options, **options})
+
+    @uncompiled  # it makes its gradients itself
+    def _score(
+        self,
+        function: Callable[..., Tensor],
+        hidden: Tensor,
+        targets: Tensor,
+        options: dict[str, Any],
+    ) -> Tensor:
         if self._split is None:
-            return function(hidden, targets, self._blocks(), **self._options)
-        return self._split[1].rows.score(function, hidden, targets, **self._options)
+            return function(hidden, targets, self._blocks(), **options)
+        return self._split[1].rows.score(function, hidden, targets, **options)
 
     def _blocks(self) -> list[RowBlock]:
         if self._split is not None:

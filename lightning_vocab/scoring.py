@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +12,7 @@ from typing_extensions import override
 
 from lightning_vocab.loss import NextTokenLoss, evaluating
 from lightning_vocab.metrics import BitsPerByte
+from lightning_vocab.uncompiled import uncompiled
 
 
 class ScoredModule(LightningModule):
@@ -26,11 +28,18 @@ class ScoredModule(LightningModule):
         self._bits: dict[str, BitsPerByte] = {}
         self._loss_is_checked = False
 
+    @override
+    @uncompiled
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """As Lightning does it; torch.compile cannot trace the inspection that it begins with."""
+        super().log(*args, **kwargs)
+
     @property
     def loss(self) -> NextTokenLoss:
         """The loss over the model; a subclass provides it."""
         raise RuntimeError(f"{type(self).__name__} has no loss: override the property.")
 
+    @uncompiled
     def check_loss(self, batch: dict[str, Tensor]) -> None:
         """Compare the streamed loss with the model's own on the first batch that is seen."""
         if not self._loss_is_checked:
@@ -96,9 +105,13 @@ class ScoredModule(LightningModule):
                 f"without which there are no bits per byte; got {sorted(batch)}."
             )
         self.check_loss(batch)
+        self._add_bits(source, self.loss.nats(batch), batch["num_bytes"])
+
+    @uncompiled
+    def _add_bits(self, source: str, nats: Tensor, num_bytes: Tensor) -> None:
         if source not in self._bits:
             self._bits[source] = BitsPerByte().to(self.device)
-        self._bits[source].update(self.loss.nats(batch), batch["num_bytes"])
+        self._bits[source].update(nats, num_bytes)
 
     def source_name(self, stage: str, index: int) -> str:
         """Name of a validation or test source.

@@ -29,7 +29,7 @@ from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 from tests.conftest import NEW_TEXTS, TEXTS
 
 STEPS, EVERY, EMBEDDINGS, FULL = 18, 3, 5, 10

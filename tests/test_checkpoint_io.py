@@ -93,6 +93,16 @@ def test_former_starts_of_a_run_are_seen_through_the_logger(tmp_path: Path) -> N
     assert found == tmp_path / "log" / "version_1" / "checkpoints" / "a.ckpt"
 
 
+def test_a_run_killed_while_it_wrote_its_last_checkpoint_leaves_no_half_one(tmp_path: Path) -> None:
+    trainer = Trainer(callbacks=[ModelCheckpoint(tmp_path)], **QUIET)
+    whole, half = write(tmp_path / "step=9.ckpt"), tmp_path / ".last.ckpt.0a1b2c3d.partial"
+    half.mkdir()
+    for name in ("lock", "new"):
+        (half / name).touch()
+    assert checkpoint_to_resume(trainer) == whole
+    assert list(tmp_path.iterdir()) == [whole]
+
+
 def test_checkpoints_on_another_machine_are_not_searched() -> None:
     trainer = Trainer(callbacks=[ModelCheckpoint("memory://bucket/run")], **QUIET)
     with pytest.raises(ValueError, match="instead of 'last'"):

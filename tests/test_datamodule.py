@@ -23,6 +23,7 @@ from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.demo import corpus
 from lightning_vocab.vocabulary import AddTokens, ContinuedBPE, ExpandedTokenizer, load_expansion
 from tests.conftest import TEXTS, make_model, make_tokenizer
+from tests.quiet import Recorder, quiet_trainer
 
 EXTENDER = AddTokens(["the cat", "<zebra>"])
 VALIDATED = ["the cat sat", "the dog and the log " * 9, "é"]
@@ -77,56 +78,34 @@ def num_bytes(batches: list[dict[str, Tensor]]) -> int:
     return sum(int(batch["num_bytes"].sum()) for batch in batches)
 
 
-class Recorder(LightningModule):
-    """Writes down what it is given."""
+class Reader(Recorder):
+    """Notes rows and sizes of the validation, too, and leaves those for the parent process."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.folder = folder
-        self.seen: dict[str, list[Any]] = {"train": [], "val": []}
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__(folder)
+        self.validated: list[tuple[int, list[int], int]] = []
 
     @override
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        self.seen["train"].append(batch["input_ids"].tolist())
-        return self.weight.sum()
+    def note(self, batch: dict[str, Tensor]) -> list[list[int]]:
+        ids: list[list[int]] = batch["input_ids"].tolist()
+        return ids
 
     @override
     def validation_step(
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        rows = zip(batch["input_ids"].tolist(), batch["num_bytes"].tolist(), strict=True)
-        self.seen["val"] += [(dataloader_idx, row, size) for row, size in rows if size]
+        rows = zip(self.note(batch), batch["num_bytes"].tolist(), strict=True)
+        self.validated += [(dataloader_idx, row, size) for row, size in rows if size]
         self.trainer.strategy.barrier()  # hangs where ranks have unequal numbers of batches
 
     @override
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> list[list[int]]:
-        ids: list[list[int]] = batch["input_ids"].tolist()
-        return ids
-
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def save_seen(self) -> None:
-        torch.save(self.seen, self.folder / f"rank{self.global_rank}.pt")
+        return self.note(batch)
 
     @override
     def on_validation_end(self) -> None:
-        self.save_seen()
-
-
-def trainer(folder: Path, **options: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=str(folder),
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+        if self.folder is not None:
+            torch.save(self.validated, self.folder / f"rank{self.global_rank}.pt")
 
 
 def test_expansion_folder_is_built_with_the_rows_of_the_base(place: Path) -> None:
@@ -294,7 +273,7 @@ def test_fertility_is_measured_for_each_source_and_kept(place: Path) -> None:
 
 def test_prompts_are_cut_and_end_together(place: Path, tmp_path: Path) -> None:
     data = VocabDataModule(**arguments(place, predict=["the cat", "a model of language"]))
-    (ids,) = trainer(tmp_path).predict(Recorder(tmp_path), datamodule=data) or []
+    (ids,) = quiet_trainer(tmp_path).predict(Reader(), datamodule=data) or []
     cut = data.tokenizer(["the cat", "a model of language"], add_special_tokens=False)["input_ids"]
     start = data.tokenizer.bos_token_id
     assert ids[1] == [start, *cut[1]]
@@ -310,7 +289,7 @@ def test_predicting_reads_no_training_text(place: Path, tmp_path: Path) -> None:
     prepared(place)
     changes = {"extender": None, "train": str(tmp_path / "gone.txt"), "predict": ["the cat"]}
     data = VocabDataModule(**arguments(place, **changes))
-    assert trainer(tmp_path).predict(Recorder(tmp_path), datamodule=data)
+    assert quiet_trainer(tmp_path).predict(Reader(), datamodule=data)
 
 
 def test_text_to_test_on_has_loaders_of_its_own(place: Path) -> None:
@@ -358,8 +337,8 @@ def test_checkpoint_holds_plain_values_and_rebuilds_the_data_module(
     place: Path, tmp_path: Path
 ) -> None:
     data = VocabDataModule(**arguments(place))
-    fitted = trainer(tmp_path, max_steps=1, limit_val_batches=0)
-    fitted.fit(Recorder(tmp_path), datamodule=data)
+    fitted = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    fitted.fit(Reader(), datamodule=data)
     fitted.save_checkpoint(tmp_path / "last.ckpt")
     torch.load(tmp_path / "last.ckpt", weights_only=True)
     again = VocabDataModule.load_from_checkpoint(tmp_path / "last.ckpt")
@@ -370,8 +349,8 @@ def test_checkpoint_holds_plain_values_and_rebuilds_the_data_module(
 def test_run_that_is_resumed_within_an_epoch_sees_the_rows_that_were_left(
     place: Path, tmp_path: Path
 ) -> None:
-    def fit(max_steps: int, ckpt_path: Path | None = None) -> tuple[Recorder, Trainer]:
-        module, fitting = Recorder(tmp_path), trainer(tmp_path, max_steps=max_steps)
+    def fit(max_steps: int, ckpt_path: Path | None = None) -> tuple[Reader, Trainer]:
+        module, fitting = Reader(), quiet_trainer(tmp_path, max_steps=max_steps)
         fitting.fit(module, datamodule=VocabDataModule(**arguments(place)), ckpt_path=ckpt_path)
         return module, fitting
 
@@ -379,21 +358,22 @@ def test_run_that_is_resumed_within_an_epoch_sees_the_rows_that_were_left(
     _, interrupted = fit(max_steps=3)
     interrupted.save_checkpoint(tmp_path / "inside.ckpt")
     rest, _ = fit(max_steps=14, ckpt_path=tmp_path / "inside.ckpt")
-    assert rest.seen["train"] == whole.seen["train"][3:]
+    assert rest.seen == whole.seen[3:]
 
 
 @pytest.mark.ddp
 def test_two_ranks_validate_every_document_once(place: Path, tmp_path: Path) -> None:
     data = VocabDataModule(**arguments(place))
-    trainer(tmp_path, devices=2, strategy="ddp_fork").validate(
-        Recorder(tmp_path), datamodule=data, verbose=False
+    quiet_trainer(tmp_path, devices=2, strategy="ddp_fork").validate(
+        Reader(tmp_path), datamodule=data, verbose=False
     )
-    both = [torch.load(tmp_path / f"rank{rank}.pt")["val"] for rank in range(2)]
-    (tmp_path / "alone").mkdir()
-    alone = Recorder(tmp_path / "alone")
-    trainer(tmp_path).validate(alone, datamodule=VocabDataModule(**arguments(place)), verbose=False)
+    both = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    alone = Reader()
+    quiet_trainer(tmp_path).validate(
+        alone, datamodule=VocabDataModule(**arguments(place)), verbose=False
+    )
     sizes = sorted((name, size) for name, _, size in both[0] + both[1])
-    assert sizes == sorted((name, size) for name, _, size in alone.seen["val"])
+    assert sizes == sorted((name, size) for name, _, size in alone.validated)
     assert sum(size for name, size in sizes if name == 0) == sum(
         len(text.encode()) for text in VALIDATED
     )

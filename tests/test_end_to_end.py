@@ -27,6 +27,7 @@ from lightning_vocab.rows import find_split
 from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
 from tests.conftest import NEW_TEXTS, TEXTS, case, make_tokenizer
+from tests.quiet import quiet_trainer
 
 UNFREEZE, STEPS = 3, 7
 UNTIED_IS_QUICK = pytest.mark.parametrize(
@@ -74,22 +75,15 @@ def make_data(base: str, text: Path) -> VocabDataModule:
 
 def make_trainer(root: Path, *callbacks: Callback, **changes: Any) -> Trainer:
     options: dict[str, Any] = {
-        "accelerator": "cpu",
         "max_steps": STEPS,
         "max_epochs": -1,
         "accumulate_grad_batches": 2,
         "gradient_clip_val": 0.5,
         "val_check_interval": 5,
         "check_val_every_n_epoch": None,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": root,
     }
     staged = [FreezeBackbone(), UnfreezeAt(step=UNFREEZE)]
-    return Trainer(callbacks=[*staged, *callbacks], **(options | changes))
+    return quiet_trainer(root, [*staged, *callbacks], **(options | changes))
 
 
 class EveryStep(ModelCheckpoint):

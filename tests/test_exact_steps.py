@@ -20,6 +20,7 @@ from lightning_vocab.exact_steps import WINDOW_KEY, ExactSteps
 from lightning_vocab.module import VocabExpansionModule
 from tests.callbacks.modules import is_same
 from tests.killed_runs import Run
+from tests.quiet import quiet_trainer
 
 Batch = dict[str, Tensor]
 WINDOW, STEPS, EMBEDDINGS, FULL = 2, 9, 2, 5
@@ -94,23 +95,18 @@ def fit(folder: Path, base: str, expansion: str, **options: Any) -> None:
         lr_old_rows=0.2,
         lr_backbone=0.1,
     )
-    Trainer(
-        accelerator="cpu",
-        max_steps=STEPS,
-        max_epochs=-1,
-        gradient_clip_val=0.5,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[
+    quiet_trainer(
+        folder,
+        [
             FreezeBackbone(),
             UnfreezeAt(EMBEDDINGS, phase="embeddings"),
             UnfreezeAt(FULL),
             Watch(folder),
         ],
+        max_steps=STEPS,
+        max_epochs=-1,
+        gradient_clip_val=0.5,
+        use_distributed_sampler=False,
         **options,
     ).fit(module, datamodule=Batches())
 

@@ -15,12 +15,12 @@ PACKAGE = Path(lightning_vocab.__file__).parent
 ROOMS_BELOW = {  # a room imports from these and from itself
     "functional": set(),
     "demo": {"functional"},
-    "vocabulary": {"functional", "whole_files"},
-    "initializers": {"functional", "vocabulary", "whole_files"},
-    "rows": {"functional", "vocabulary", "initializers", "whole_files"},
-    "distributed": {"functional", "rows", "whole_files"},
+    "vocabulary": {"functional"},
+    "initializers": {"functional", "vocabulary"},
+    "rows": {"functional", "vocabulary", "initializers"},
+    "distributed": {"functional", "vocabulary", "rows"},
     "metrics": {"functional", "vocabulary"},
-    "data": {"functional", "vocabulary", "demo", "whole_files"},
+    "data": {"functional", "vocabulary", "demo"},
     "contract": {"functional", "vocabulary", "rows", "initializers", "data", "loss"},
     "grounding": {
         *("functional", "vocabulary", "demo", "data", "initializers", "rows", "distributed"),
@@ -32,7 +32,7 @@ ROOMS_BELOW = {  # a room imports from these and from itself
     },
     "distillation": {
         *("functional", "vocabulary", "demo", "data", "initializers", "rows"),
-        *("loss", "datamodule", "module", "callbacks", "whole_files"),
+        *("loss", "datamodule", "module", "callbacks"),
     },
 }
 MODULES = sorted(

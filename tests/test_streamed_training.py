@@ -9,10 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_vocab.callbacks.contract import ContractCheck
@@ -24,6 +21,7 @@ from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.vocabulary import ContinuedBPE
 from lightning_vocab.vocabulary.measuring.fertility import compare_fertility
 from tests.conftest import NEW_TEXTS, TEXTS
+from tests.quiet import Recorder, quiet_trainer
 
 
 @pytest.fixture(autouse=True)
@@ -53,24 +51,10 @@ def make_data(base: str, folder: Path, **changes: Any) -> VocabDataModule:
     return VocabDataModule(**options)
 
 
-def make_trainer(folder: Path, *callbacks: Any, **options: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=str(folder),
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-        **options,
-    )
-
-
 def fit(data: VocabDataModule, folder: Path, *callbacks: Any, **options: Any) -> None:
     hparams = data.hparams
     module = VocabExpansionModule(base=hparams["base"], expansion_dir=hparams["expansion_dir"])
-    make_trainer(folder, *callbacks, **options).fit(module, datamodule=data)
+    quiet_trainer(folder, callbacks, **options).fit(module, datamodule=data)
 
 
 def test_run_grows_checks_and_trains_on_text_of_which_nothing_is_kept(
@@ -119,12 +103,8 @@ def test_buffer_of_no_document_is_refused(tied_folder: str, tmp_path: Path) -> N
         make_data(tied_folder, tmp_path, shuffle_buffer=0)
 
 
-class Asks(LightningModule):
+class Asks(Recorder):
     """Asks for the fertility on every rank."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
 
     @override
     def on_fit_start(self) -> None:
@@ -134,16 +114,8 @@ class Asks(LightningModule):
         assert list(told) == ["train", "old"]
 
     @override
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.weight.sum()
-
-    @override
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """There is text to validate on."""
-
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    def note(self, batch: Any) -> None:
+        """Nothing is kept."""
 
 
 class Forgetful(VocabDataModule):
@@ -177,7 +149,7 @@ def test_fertility_is_measured_by_one_process_and_told_to_the_others(
     values = dict(make_data(tied_folder, tmp_path, streaming=False).hparams)
     values["train"] = TextSource(str(tmp_path / "text"))
     data = kind(**values, extender=ContinuedBPE(num_new_tokens=8))
-    two = make_trainer(tmp_path, devices=2, strategy="ddp_fork", max_steps=1, limit_val_batches=0)
+    two = quiet_trainer(tmp_path, devices=2, strategy="ddp_fork", max_steps=1, limit_val_batches=0)
     two.fit(Asks(), datamodule=data)
     lines = log.read_text().splitlines()
     assert len(lines) == 2 * times  # the training text and the validation text

@@ -23,6 +23,7 @@ from lightning_vocab.callbacks.grounding_figure import (
     shown_places,
 )
 from lightning_vocab.callbacks.grounding_output import grounding_table, write_numbers
+from lightning_vocab.callbacks.requirements import module_with_new_rows
 from lightning_vocab.callbacks.spectrum_figure import can_draw
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.grounding.datamodule import GroundingDataModule
@@ -32,7 +33,7 @@ from lightning_vocab.grounding.pairs import Pair, read_pairs
 from lightning_vocab.grounding.reference import DescribedTokens
 from lightning_vocab.grounding.templates import Templates
 from lightning_vocab.module import VocabExpansionModule
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 
 
 class GroundingReport(Callback):
@@ -119,15 +120,7 @@ class GroundingReport(Callback):
         if stage != "fit":
             return
         refuse_sharded_strategy(trainer, type(self).__name__)
-        if (
-            not isinstance(pl_module, VocabExpansionModule)
-            or pl_module.hparams["expansion_dir"] is None
-        ):
-            raise MisconfigurationException(
-                "GroundingReport judges the new rows of a VocabExpansionModule with an expansion "
-                f"(expansion_dir), got {type(pl_module).__name__}"
-                f"{' without one' if isinstance(pl_module, VocabExpansionModule) else ''}."
-            )
+        module_with_new_rows(pl_module, type(self).__name__)
         self._pairs_of(trainer)
         if self.figure is not None and not can_draw():
             rank_zero_warn(

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_vocab.callbacks.adoption import Adoption, is_in_batch
+from lightning_vocab.callbacks.requirements import module_with_new_rows
 from lightning_vocab.callbacks.row_movement import RowMovement
 from lightning_vocab.callbacks.spectrum_figure import can_draw
 from lightning_vocab.callbacks.usage_figure import History, draw_usage
@@ -112,14 +112,7 @@ class NewTokenUsage(Callback):
         self._batches, self.history = None, {}  # a checkpoint is loaded after this
         self._is_told = False
         refuse_sharded_strategy(trainer, type(self).__name__)
-        if (
-            not isinstance(pl_module, VocabExpansionModule)
-            or pl_module.hparams["expansion_dir"] is None
-        ):
-            raise MisconfigurationException(
-                "NewTokenUsage watches the new rows of a VocabExpansionModule with an "
-                f"expansion_dir, got {type(pl_module).__name__} without new rows."
-            )
+        module_with_new_rows(pl_module, type(self).__name__)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

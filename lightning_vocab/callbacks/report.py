@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
+from lightning_vocab.callbacks.requirements import module_with_new_rows
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.distributed import refuse_sharded_strategy
 from lightning_vocab.functional import effective_rank, singular_values
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import base_view, find_split
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -192,18 +193,14 @@ class ExpansionReport(Callback):
 def _parts(
     trainer: Trainer, pl_module: LightningModule
 ) -> tuple[VocabExpansionModule, VocabDataModule]:
+    module = module_with_new_rows(pl_module, "ExpansionReport")
     data = getattr(trainer, "datamodule", None)
-    if not isinstance(pl_module, VocabExpansionModule) or not isinstance(data, VocabDataModule):
+    if not isinstance(data, VocabDataModule) or not data.val_names:
         raise MisconfigurationException(
-            "ExpansionReport compares a VocabExpansionModule before and after on a "
-            f"VocabDataModule, got {type(pl_module).__name__} and {type(data).__name__}."
+            "ExpansionReport compares before and after on the validation sources of a "
+            f"VocabDataModule, got {type(data).__name__} without any. Give data.val."
         )
-    if pl_module.hparams["expansion_dir"] is None or not data.val_names:
-        raise MisconfigurationException(
-            "ExpansionReport needs an expansion (expansion_dir) and at least one validation "
-            "source (data.val): without them there is no before and after."
-        )
-    return pl_module, data
+    return module, data
 
 
 @torch.no_grad()

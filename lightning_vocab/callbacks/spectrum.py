@@ -116,9 +116,14 @@ class EmbeddingSpectrumMonitor(Callback):
         return self._generate_state_key(attribute=self.attribute)
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a strategy under which no rank sees whole rows."""
+        if stage == "fit":
+            refuse_sharded_strategy(trainer, type(self).__name__)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the rows, by now expanded and restored, and measure them."""
-        refuse_sharded_strategy(trainer, type(self).__name__)
         model = find_causal_lm(pl_module, self.attribute)
         new_ids, base_len = self._given_ids()
         self._watched = watch(model, new_ids, base_len, self.seed)

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_vocab.vocabulary.expansion import NewToken
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from lightning_vocab.data.documents import Documents, identify_documents, read_d
 from lightning_vocab.data.shards import StreamedDocuments, identify_stream
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import Layout, frame_of, tokenise
-from lightning_vocab.whole_files import write_whole
+from lightning_vocab.vocabulary.whole_files import write_whole
 
 _FORMAT = 2
 """Raised when rows come out differently for the same source, tokenizer and layout."""

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.fabric.utilities import rank_zero_warn
 
 from lightning_vocab.data.sources import TextSource, identify
-from lightning_vocab.whole_files import write_whole
+from lightning_vocab.vocabulary.whole_files import write_whole
 
 NOTE_NAME = "grown_on.json"
 """Name of the note inside an expansion folder. A folder without it fits every text."""

@@ -21,7 +21,7 @@ from lightning_vocab.data.sources import Role, TextSource
 from lightning_vocab.data.streamed_rows import StreamedRows
 from lightning_vocab.data.tokenise import Layout, frame_of
 from lightning_vocab.vocabulary.measuring.fertility import compare_fertility
-from lightning_vocab.whole_files import write_whole
+from lightning_vocab.vocabulary.whole_files import write_whole
 
 NamedSources: TypeAlias = Mapping[str, tuple[TextSource, ...]]
 

@@ -21,8 +21,8 @@ from lightning_vocab.distillation.stream import TokenStream
 from lightning_vocab.vocabulary.expansion import NewToken, VocabularyExpansion
 from lightning_vocab.vocabulary.extender import Extender
 from lightning_vocab.vocabulary.pieces import PieceTable
+from lightning_vocab.vocabulary.whole_files import write_whole
 from lightning_vocab.vocabulary.wording import counted
-from lightning_vocab.whole_files import write_whole
 
 _FORMAT = 1
 """Raised when other snippets are mined from the same text."""

@@ -124,7 +124,7 @@ class DistillationModule(VocabExpansionModule):
         )
         # Under the command line the hyperparameters are this class's own arguments alone.
         inherited = signature(VocabExpansionModule).parameters
-        for name in ("lr_old_rows", "lr_backbone", "weight_decay_backbone", "max_new_tokens"):
+        for name in inherited.keys() - {"initializer", "optimizer", "lr_scheduler"}:
             self.hparams.setdefault(name, inherited[name].default)
         self._held: list[HeldRows] = []
 

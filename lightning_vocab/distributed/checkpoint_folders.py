@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from lightning_vocab.whole_files import whole_folder
+from lightning_vocab.vocabulary.whole_files import whole_folder
 
 
 def guard_checkpoints(

@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_vocab.distributed.checkpoint_folders import guard_checkpoints
 from lightning_vocab.distributed.clipping import clip_by_global_norm
 from lightning_vocab.distributed.shard_model import shard_model
-from lightning_vocab.distributed.strategies import is_sharded, refuse_untested_strategy
+from lightning_vocab.distributed.strategies import refuse_untested_strategy
 
 
 class ShardableModule(LightningModule):
@@ -53,15 +53,18 @@ class ShardableModule(LightningModule):
     @override
     def setup(self, stage: str) -> None:
         """Refuse a strategy under which this module was not tested, before anything is loaded."""
-        refuse_untested_strategy(self.trainer, type(self).__name__)
-        if is_sharded(self.trainer) and stage == "predict":
+        trainer, strategy = self.trainer, self.trainer.strategy
+        refuse_untested_strategy(trainer, type(self).__name__)
+        if not isinstance(strategy, ModelParallelStrategy):
+            return
+        if stage == "predict":
             raise MisconfigurationException(
                 "Ranks that share parameters must generate equally many tokens, which prompts do "
                 "not. Export the model, and predict with the export on one device or with DDP."
             )
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ModelParallelStrategy):
-            guard_checkpoints(strategy, self, self.check_checkpoint)
+        if stage == "fit" and trainer.gradient_clip_val:
+            _refuse_other_clipping(trainer.gradient_clip_algorithm)
+        guard_checkpoints(strategy, self, self.check_checkpoint)
 
     @override
     def on_fit_start(self) -> None:
@@ -87,13 +90,18 @@ class ShardableModule(LightningModule):
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
             return
-        if gradient_clip_algorithm not in (None, "norm"):
-            raise MisconfigurationException(
-                "ModelParallelStrategy supports gradient_clip_algorithm='norm', got "
-                f"{gradient_clip_algorithm!r}."
-            )
+        _refuse_other_clipping(gradient_clip_algorithm)  # a subclass may ask for another than set
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         clip_by_global_norm(parameters, gradient_clip_val)
+
+
+def _refuse_other_clipping(algorithm: str | None) -> None:
+    """Refuse a way to clip that was not tested with parameters that are divided."""
+    if algorithm not in (None, "norm"):
+        raise MisconfigurationException(
+            "ModelParallelStrategy was tested with gradient_clip_algorithm='norm', got "
+            f"{algorithm.lower()!r}. Leave gradient_clip_algorithm out."
+        )
 
 
 def _refuse_undivided(module: LightningModule) -> None:

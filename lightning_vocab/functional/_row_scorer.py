@@ -76,7 +76,7 @@ class RowScorer:
         exchange: Exchange | None = None,
         skips_negligible: bool = False,
     ) -> None:
-        self.dtype = _dtype_of_products(hidden)
+        self.dtype = dtype_of_products(hidden)
         # Half precision would lose the small terms of long sums.
         self.sums = torch.promote_types(self.dtype, torch.float32)
         self.states = hidden.detach().reshape(-1, hidden.shape[-1])
@@ -231,7 +231,7 @@ class RowScorer:
         return torch.zeros(leaf.shape, dtype=self.sums, device=leaf.device)
 
 
-def _dtype_of_products(hidden: Tensor) -> torch.dtype:
+def dtype_of_products(hidden: Tensor) -> torch.dtype:
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

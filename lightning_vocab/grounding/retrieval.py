@@ -181,9 +181,10 @@ class _Head:
         # Apple's GPUs have no float64.
         self.device = torch.device("cpu") if new_ids.device.type == "mps" else new_ids.device
         head = split[1].rows
-        self.rows = head.new.detach().to(self.device).double()
+        # As the model sees them: beside old rows of half precision new ones are stored in float32.
+        self.rows = head.new.detach().to(head.old.dtype).to(self.device).double()
         bias = torch.zeros(len(self.rows)) if head.new_bias is None else head.new_bias.detach()
-        self.bias = bias.to(self.device).double()
+        self.bias = bias.to(head.old.dtype).to(self.device).double()
         norms = torch.linalg.vector_norm(self.rows, dim=1)
         self.largest = float(norms.max()), float(self.bias.abs().max())
 

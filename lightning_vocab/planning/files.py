@@ -13,7 +13,7 @@ from lightning_vocab.planning.advice import Advice, Rules
 from lightning_vocab.planning.figure import can_draw, draw_plan
 from lightning_vocab.planning.points import Plan, PlanPoint
 from lightning_vocab.planning.texts import PlanTexts
-from lightning_vocab.whole_files import whole_folder
+from lightning_vocab.vocabulary.whole_files import whole_folder
 
 _JSON = "plan.json"
 _FIGURE = "plan.png"

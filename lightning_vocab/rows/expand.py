@@ -147,7 +147,7 @@ def _made_biases(
         return _NO_BIASES
     new = initializer.bias(context)
     _check_values(new, (context.num_new,), f"bias of {type(initializer).__name__}")
-    return _old(base, sizes), _like(base, new), _padding(context, base, sizes)
+    return _old(base, sizes), _fresh(base, new), _padding(context, base, sizes)
 
 
 def _split(
@@ -157,7 +157,7 @@ def _split(
     assert isinstance(base, nn.Parameter)
     return SplitRows(
         _old(base, sizes),
-        _like(base, new),
+        _fresh(base, new),
         torch.tensor(context.expansion.new_ids, dtype=torch.long, device=base.device),
         _padding(context, base, sizes),
         old_bias=biases[0],
@@ -188,6 +188,12 @@ def _padding(context: RowContext, base: Tensor, sizes: _Sizes) -> Tensor:
     mean = mean_row(base.detach(), context.base_ids)
     fresh = mean.expand(sizes.num_padding - len(stored), *mean.shape)
     return torch.cat([stored, _like(base, fresh)])
+
+
+def _fresh(old: Tensor, values: Tensor) -> Tensor:
+    """A copy of ``values`` beside the old rows; `SplitRows` keeps no new row in half precision."""
+    dtype = torch.promote_types(old.dtype, torch.float32)
+    return torch.empty(values.shape, dtype=dtype, device=old.device).copy_(values)
 
 
 def _like(old: Tensor, values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import fingerprint
 from lightning_vocab.vocabulary.folder import MANIFEST_NAME
 from lightning_vocab.vocabulary.sentencepiece.model import write_beside
-from lightning_vocab.whole_files import whole_folder
+from lightning_vocab.vocabulary.whole_files import whole_folder
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -22,6 +22,11 @@ class SplitRows(nn.Module):
 
     A checkpoint carries the ids of the new rows; loading it into rows of other ids is an error.
 
+    New rows and their bias are stored in float32 beside old rows of half precision, and stay so
+    when the model is cast (``module.bfloat16()``, the Trainer's ``bf16-true``): half precision
+    would round most steps of their optimizer away. The model sees them rounded to the dtype of the
+    old rows, as they are exported, and their gradient is summed in float32.
+
     Args:
         old: The base matrix itself, not a copy, ``(base_rows, dim)``.
         new: Rows of the new tokens in ascending order of id, ``(num_new, dim)``.
@@ -65,9 +70,9 @@ class SplitRows(nn.Module):
         num_rows = _num_rows(old, new, new_ids, padding)
         _check_biases((old, new, padding), (old_bias, new_bias, padding_bias))
         self.old = old
-        self.new = nn.Parameter(new)
+        self.new = nn.Parameter(_at_least_float32(new))
         self.old_bias = old_bias
-        self.new_bias = None if new_bias is None else nn.Parameter(new_bias)
+        self.new_bias = None if new_bias is None else nn.Parameter(_at_least_float32(new_bias))
         self.register_buffer("new_ids", new_ids)
         self.register_buffer("padding", padding)
         self.register_buffer("padding_bias", padding_bias)
@@ -102,13 +107,13 @@ class SplitRows(nn.Module):
         is_extra = extra >= 0
         old = F.embedding(ids.masked_fill(is_extra, 0), self.old, padding_idx)
         behind = torch.cat([self.new, self.padding]) if len(self.padding) else self.new
-        new = F.embedding(extra.clamp(min=0), behind)
+        new = F.embedding(extra.clamp(min=0), behind).to(old.dtype)
         return torch.where(is_extra.unsqueeze(-1), new, old)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``hidden (..., dim)`` times every row, plus bias, in order of id: ``(..., num_rows)``."""
         # The old rows are multiplied alone: their logits are the base's, bit for bit.
-        parts = [F.linear(hidden, block.weight, block.bias) for block in self.blocks()]
+        parts = [_product(hidden, block, self.old.dtype) for block in self.blocks()]
         columns = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         if self.shows_base or self.is_appended:
             return columns
@@ -152,7 +157,10 @@ class SplitRows(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> tuple[Tensor, Tensor | None]:
-        """One matrix in order of id ``(num_rows, dim)`` and its bias ``(num_rows,)``: a copy."""
+        """One matrix in order of id ``(num_rows, dim)`` and its bias ``(num_rows,)``: a copy.
+
+        Both have the dtype of the old rows.
+        """
         matrix = self._merge(self.old, self.new, self.padding)
         if self.old_bias is None or self.new_bias is None or self.padding_bias is None:
             return matrix, None
@@ -161,9 +169,24 @@ class SplitRows(nn.Module):
     def _merge(self, old: Tensor, new: Tensor, padding: Tensor) -> Tensor:
         merged = old.new_empty((self.num_rows, *old.shape[1:]))
         merged[: self.base_rows] = old
-        merged[self.new_ids] = new
+        merged[self.new_ids] = new.to(old.dtype)
         merged[self.position >= self.base_rows + len(new)] = padding
         return merged
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SplitRows:
+        """Move or cast all parts, but the new ones never below float32."""
+        new = [part for part in (self.new, self.new_bias) if part is not None]
+        wide = [*new, *(part.grad for part in new if part.grad is not None)]
+
+        def applied(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            if made.dtype.itemsize < 4 and any(tensor is part for part in wide):
+                return tensor.to(made.device)
+            return made
+
+        super()._apply(applied, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self
 
     @override
     def _load_from_state_dict(
@@ -179,6 +202,15 @@ class SplitRows(nn.Module):
             )
             return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _at_least_float32(rows: Tensor) -> Tensor:
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _product(hidden: Tensor, block: RowBlock, dtype: torch.dtype) -> Tensor:
+    bias = None if block.bias is None else block.bias.to(dtype)
+    return F.linear(hidden, block.weight.to(dtype), bias)
 
 
 def _shown(ids: Tensor) -> str:

@@ -14,7 +14,7 @@ from lightning_vocab.vocabulary.collector import collector_paused
 from lightning_vocab.vocabulary.expansion import ExpandedTokenizer, VocabularyExpansion
 from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 from lightning_vocab.vocabulary.sentencepiece.model import read_model_file, write_beside
-from lightning_vocab.whole_files import whole_folder
+from lightning_vocab.vocabulary.whole_files import whole_folder
 
 MANIFEST_NAME = "vocab_expansion.json"
 """Name of the manifest inside an expansion folder."""

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from lightning_vocab.rows.split import SplitEmbedding, SplitHead, SplitRows
 from tests.conftest import make_model
+from tests.quiet import quiet_trainer
 
 BASE_ROWS = 40
 NEW_IDS = [5, 40, 41, 42]  # one slot in the middle, three appended
@@ -212,19 +213,12 @@ def final_state(module: PicoModule) -> dict[str, Any]:
 def make_trainer(folder: Path, callbacks: Sequence[Callback], **options: Any) -> Trainer:
     """A silent Trainer on one CPU process."""
     settings: dict[str, Any] = {
-        "accelerator": "cpu",
         "devices": 1,
         "max_steps": 8,
         "limit_train_batches": BATCHES_PER_EPOCH,
         "limit_val_batches": 0,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-        "enable_checkpointing": any(isinstance(one, Checkpoint) for one in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
     }
-    return Trainer(callbacks=list(callbacks), **(settings | options))
+    return quiet_trainer(folder, callbacks, **(settings | options))
 
 
 def fit(

@@ -25,7 +25,7 @@ from lightning_vocab.grounding.judge import GroundingJudge
 from lightning_vocab.initializers import Mean
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.module import VocabExpansionModule
-from tests.callbacks.modules import PicoModule, make_trainer
+from tests.callbacks.modules import make_trainer
 from tests.conftest import TEXTS
 
 NAMES = ["the cat sat", "a dog", "the log", "a mat", "the model", "a token", "text", "the tokens"]
@@ -209,15 +209,6 @@ def test_only_a_sample_of_many_pairs_is_judged(
     fit(tmp_path, tied_folder, pairs, [report], max_steps=1)
     assert report.after["retrieval_num_descriptions"] == 5
     assert report.after["rsa_states_num_tokens_input"] == 5
-
-
-def test_a_module_without_new_rows_is_refused(tied_folder: str, pairs: str, tmp_path: Path) -> None:
-    report, data = GroundingReport(pairs=pairs), make_data(tmp_path, tied_folder, pairs)
-    trainer = make_trainer(tmp_path, [report], limit_train_batches=1.0)
-    with pytest.raises(MisconfigurationException, match="VocabExpansionModule without one"):
-        trainer.fit(make_module(tmp_path, tied_folder, expansion_dir=None), datamodule=data)
-    with pytest.raises(MisconfigurationException, match="got PicoModule"):
-        make_trainer(tmp_path, [report]).fit(PicoModule())
 
 
 def test_tokens_of_one_description_are_judged_together_in_a_sample(

@@ -4,13 +4,11 @@ import csv
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,  # tensorboard ships no types
@@ -328,12 +326,6 @@ def test_ids_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(MisconfigurationException, match=message):
         fit(tmp_path, PicoModule(split=split), [EmbeddingSpectrumMonitor(new_ids=new_ids)])
-
-
-def test_a_strategy_that_shards_rows_is_refused() -> None:
-    trainer = cast(Trainer, SimpleNamespace(strategy=object()))
-    with pytest.raises(MisconfigurationException, match="supports SingleDeviceStrategy"):
-        EmbeddingSpectrumMonitor().on_train_start(trainer, PicoModule())
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import datasets
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
 
 from lightning_vocab.callbacks.token_frequency import NewTokenFrequency
 from lightning_vocab.datamodule import VocabDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer, save_expansion
 from tests.conftest import NEW_TEXTS, TEXTS
+from tests.quiet import quiet_trainer
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +54,8 @@ def run(
         cache_dir=str(place / "cache"),
     )
     module = VocabExpansionModule(base=base, expansion_dir=expansion)
-    trainer = Trainer(
-        callbacks=[callback],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        **{"max_epochs": 3, **options},
-    )
-    trainer.fit(module, data)
+    settings = {"limit_val_batches": 0, "max_epochs": 3, **options}
+    quiet_trainer(place, [callback], **settings).fit(module, data)
     return data
 
 

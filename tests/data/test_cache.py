@@ -12,7 +12,7 @@ from lightning_vocab.data import cache as cache_module
 from lightning_vocab.data.cache import KnownTokenizer, RowCache
 from lightning_vocab.data.sources import TextSource
 from lightning_vocab.data.tokenise import Layout
-from lightning_vocab.whole_files import write_whole
+from lightning_vocab.vocabulary.whole_files import write_whole
 
 LAYOUT = Layout("whole", 8, 2)
 

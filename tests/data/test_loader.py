@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -22,6 +21,7 @@ from lightning_vocab.data.loader import (
     training_loader,
 )
 from tests.conftest import case
+from tests.quiet import Recorder, quiet_trainer
 
 
 class Numbers(Dataset[int]):
@@ -42,41 +42,22 @@ def collate(rows: Sequence[int]) -> Tensor:
     return torch.tensor(rows)
 
 
-class Recorder(LightningModule):
-    """Writes down the rows of every batch with the epoch, and how many it had at a checkpoint."""
+class Reader(Recorder):
+    """Reads numbered rows; notes the epoch, too."""
 
-    def __init__(
-        self, num_rows: int = 14, num_workers: int = 0, folder: Path | None = None
-    ) -> None:
+    def __init__(self, num_workers: int = 0) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.num_rows = num_rows
         self.num_workers = num_workers
-        self.folder = folder
-        self.seen: list[tuple[int, list[int]]] = []
 
     @override
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        self.seen.append((self.current_epoch, batch.tolist()))
-        return self.weight.sum()
-
-    @override
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Only there so that validation runs between the batches."""
-
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["num_batches_recorded"] = len(self.seen)
+    def note(self, batch: Tensor) -> tuple[int, list[int]]:
+        return self.current_epoch, batch.tolist()
 
     @override
     def train_dataloader(self) -> ResumableLoader:
         options = {"batch_size": 4, "num_workers": self.num_workers, "seed": 7, **self.ranks()}
         limit = self.trainer.limit_train_batches
-        return training_loader(Numbers(self.num_rows), collate, limit_batches=limit, **options)
+        return training_loader(Numbers(14), collate, limit_batches=limit, **options)
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
@@ -84,24 +65,6 @@ class Recorder(LightningModule):
 
     def ranks(self) -> dict[str, Any]:
         return self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-
-    @override
-    def on_train_end(self) -> None:
-        if self.folder is not None:
-            torch.save(self.seen, self.folder / f"rank{self.global_rank}.pt")
-
-
-def trainer(folder: Path, callbacks: Sequence[Checkpoint] = (), **options: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=str(folder),
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks),
-        **options,
-    )
 
 
 def keep_all(folder: Path, **options: Any) -> ModelCheckpoint:
@@ -139,24 +102,24 @@ def test_resumed_run_sees_exactly_the_batches_that_were_left(
     tmp_path: Path, moment: str, limit: dict[str, int]
 ) -> None:
     when, options = MOMENTS[moment]
-    whole = Recorder()
-    trainer(tmp_path, [keep_all(tmp_path, **when)], **limit, **options).fit(whole)
+    whole = Reader()
+    quiet_trainer(tmp_path, [keep_all(tmp_path, **when)], **limit, **options).fit(whole)
     checkpoints = sorted(tmp_path.glob("*.ckpt"))
     assert len(checkpoints) >= 2
     for checkpoint in checkpoints:
         recorded = torch.load(checkpoint)["num_batches_recorded"]
-        rest = Recorder()
-        again = trainer(tmp_path, [keep_all(tmp_path, **when)], **limit, **options)
+        rest = Reader()
+        again = quiet_trainer(tmp_path, [keep_all(tmp_path, **when)], **limit, **options)
         again.fit(rest, ckpt_path=str(checkpoint))
         assert rest.seen == whole.seen[recorded:], checkpoint.name
 
 
 def test_resuming_a_resumed_run_still_keeps_the_order(tmp_path: Path) -> None:
-    def fit(max_steps: int, ckpt_path: str | None = None) -> Recorder:
-        module = Recorder()
+    def fit(max_steps: int, ckpt_path: str | None = None) -> Reader:
+        module = Reader()
         epoch_ends = keep_all(tmp_path / "end", every_n_epochs=1, save_on_train_epoch_end=True)
         inside = keep_all(tmp_path / "inside", every_n_train_steps=6)
-        trainer(tmp_path, [epoch_ends, inside], max_steps=max_steps).fit(
+        quiet_trainer(tmp_path, [epoch_ends, inside], max_steps=max_steps).fit(
             module, ckpt_path=ckpt_path
         )
         return module
@@ -164,42 +127,40 @@ def test_resuming_a_resumed_run_still_keeps_the_order(tmp_path: Path) -> None:
     fit(max_steps=4)
     fit(max_steps=6, ckpt_path=str(tmp_path / "end" / "epoch=0-step=4.ckpt"))
     rest = fit(max_steps=11, ckpt_path=str(next((tmp_path / "inside").glob("*step=6.ckpt"))))
-    whole = Recorder()
-    trainer(tmp_path, max_steps=11).fit(whole)
+    whole = Reader()
+    quiet_trainer(tmp_path, max_steps=11).fit(whole)
     assert rest.seen == whole.seen[6:]
 
 
 def test_batches_that_workers_fetched_ahead_are_not_lost(tmp_path: Path) -> None:
-    whole = Recorder()
-    trainer(tmp_path, max_epochs=2).fit(whole)
+    whole = Reader()
+    quiet_trainer(tmp_path, max_epochs=2).fit(whole)
     inside = keep_all(tmp_path, every_n_train_steps=6)
-    trainer(tmp_path, [inside], max_steps=6).fit(Recorder(num_workers=2))
-    rest = Recorder(num_workers=2)
-    trainer(tmp_path, [inside], max_epochs=2).fit(
+    quiet_trainer(tmp_path, [inside], max_steps=6).fit(Reader(num_workers=2))
+    rest = Reader(num_workers=2)
+    quiet_trainer(tmp_path, [inside], max_epochs=2).fit(
         rest, ckpt_path=str(next(tmp_path.glob("*step=6.ckpt")))
     )
     assert rest.seen == whole.seen[6:]
 
 
-def fit_on_two_ranks(module: Recorder, folder: Path, *callbacks: Checkpoint, **options: Any) -> Any:
+def fit_on_two_ranks(module: Reader, folder: Path, *callbacks: Checkpoint, **options: Any) -> Any:
     """What each rank saw, as its files tell."""
     folder.mkdir(exist_ok=True)
     module.folder = folder
     ckpt_path = options.pop("ckpt_path", None)
-    two = trainer(folder, callbacks, devices=2, strategy="ddp_fork", **options)
+    two = quiet_trainer(folder, callbacks, devices=2, strategy="ddp_fork", **options)
     two.fit(module, ckpt_path=ckpt_path)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
 @pytest.mark.ddp
 def test_resumed_ranks_see_the_batches_that_each_had_left(tmp_path: Path) -> None:
-    whole = fit_on_two_ranks(Recorder(), tmp_path / "whole", max_epochs=2)
+    whole = fit_on_two_ranks(Reader(), tmp_path / "whole", max_epochs=2)
     inside = keep_all(tmp_path, every_n_train_steps=3)
-    fit_on_two_ranks(Recorder(), tmp_path / "first", inside, max_steps=3)
+    fit_on_two_ranks(Reader(), tmp_path / "first", inside, max_steps=3)
     checkpoint = str(next(tmp_path.glob("*step=3.ckpt")))
-    rest = fit_on_two_ranks(
-        Recorder(), tmp_path / "rest", inside, max_epochs=2, ckpt_path=checkpoint
-    )
+    rest = fit_on_two_ranks(Reader(), tmp_path / "rest", inside, max_epochs=2, ckpt_path=checkpoint)
     assert rest == [seen[3:] for seen in whole]
 
 
@@ -227,8 +188,8 @@ def test_rows_left_out_for_the_sake_of_equal_ranks_differ_between_epochs() -> No
 
 
 def test_epoch_has_every_row_once(tmp_path: Path) -> None:
-    module = Recorder()
-    trainer(tmp_path, max_epochs=2).fit(module)
+    module = Reader()
+    quiet_trainer(tmp_path, max_epochs=2).fit(module)
     assert sorted(rows_of(module.seen, 0)) == sorted(rows_of(module.seen, 1)) == list(range(14))
 
 
@@ -293,12 +254,12 @@ def test_state_from_before_the_first_batch_begins_the_epoch() -> None:
 
 
 def test_run_that_max_steps_stopped_within_an_epoch_goes_on_in_it(tmp_path: Path) -> None:
-    whole, first, rest = Recorder(), Recorder(), Recorder()
-    trainer(tmp_path, max_steps=9).fit(whole)
-    stopped = trainer(tmp_path, max_steps=3)
+    whole, first, rest = Reader(), Reader(), Reader()
+    quiet_trainer(tmp_path, max_steps=9).fit(whole)
+    stopped = quiet_trainer(tmp_path, max_steps=3)
     stopped.fit(first)
     stopped.save_checkpoint(tmp_path / "stopped.ckpt")
-    trainer(tmp_path, max_steps=9).fit(rest, ckpt_path=str(tmp_path / "stopped.ckpt"))
+    quiet_trainer(tmp_path, max_steps=9).fit(rest, ckpt_path=str(tmp_path / "stopped.ckpt"))
     assert [rows for _, rows in rest.seen] == [rows for _, rows in whole.seen[3:]]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -30,6 +30,7 @@ from lightning_vocab.data.stream_loader import (
 from lightning_vocab.data.streamed_rows import StreamedRows
 from lightning_vocab.data.tokenise import Layout
 from tests.conftest import case, make_tokenizer
+from tests.quiet import Recorder, quiet_trainer
 
 Seen = list[list[list[int]]]
 
@@ -98,35 +99,19 @@ def test_loading_leaves_the_global_random_state_alone(shards: list[Shard]) -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class Recorder(LightningModule):
-    """Writes down the batches of this rank, and how many it had at a checkpoint."""
+class Reader(Recorder):
+    """Reads a stream on its rank."""
 
     def __init__(
         self, shards: list[Shard], folder: Path | None = None, num_workers: int = 0
     ) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
+        super().__init__(folder)
         self.shards = shards
-        self.folder = folder
         self.num_workers = num_workers
-        self.seen: Seen = []
 
     @override
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        self.seen.append(ids(batch))
-        return self.weight.sum()
-
-    @override
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Only there so that validation runs between the batches."""
-
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["num_batches_recorded"] = len(self.seen)
+    def note(self, batch: dict[str, Tensor]) -> list[list[int]]:
+        return ids(batch)
 
     @override
     def train_dataloader(self) -> StreamLoader:
@@ -137,23 +122,10 @@ class Recorder(LightningModule):
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(torch.zeros(2, 1), batch_size=1)  # type: ignore[arg-type]
 
-    @override
-    def on_train_end(self) -> None:
-        if self.folder is not None:
-            torch.save(self.seen, self.folder / f"rank{self.global_rank}.pt")
-
 
 def trainer(folder: Path, **options: Any) -> Trainer:
     keep = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-    return Trainer(
-        default_root_dir=str(folder),
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[keep],
-        **options,
-    )
+    return quiet_trainer(folder, [keep], **options)
 
 
 MOMENTS: dict[str, dict[str, Any]] = {
@@ -169,14 +141,14 @@ MOMENTS: dict[str, dict[str, Any]] = {
 def test_resumed_run_sees_exactly_the_batches_that_were_left(
     tmp_path: Path, shards: list[Shard], moment: str
 ) -> None:
-    whole = Recorder(shards)
+    whole = Reader(shards)
     trainer(tmp_path, **MOMENTS[moment]).fit(whole)
     assert whole.seen == take(StreamLoader(rows(shards)), len(whole.seen))
     checkpoints = sorted(tmp_path.glob("*.ckpt"))
     assert len(checkpoints) >= 4
     for checkpoint in checkpoints:
         recorded = torch.load(checkpoint)["num_batches_recorded"]
-        rest = Recorder(shards)
+        rest = Reader(shards)
         trainer(tmp_path / "rest", **MOMENTS[moment]).fit(rest, ckpt_path=str(checkpoint))
         assert rest.seen == whole.seen[recorded:], checkpoint.name
 
@@ -186,8 +158,8 @@ def test_resumed_run_sees_exactly_the_batches_that_were_left(
 def test_run_that_max_steps_stopped_goes_on_in_the_stream(
     tmp_path: Path, shards: list[Shard], longer: dict[str, int]
 ) -> None:
-    trainer(tmp_path, max_steps=4).fit(Recorder(shards))
-    rest = Recorder(shards)
+    trainer(tmp_path, max_steps=4).fit(Reader(shards))
+    rest = Reader(shards)
     checkpoint = str(tmp_path / "step=4.ckpt")
     trainer(tmp_path / "rest", **longer).fit(rest, ckpt_path=checkpoint)
     seen = take(StreamLoader(rows(shards)), 8)
@@ -200,7 +172,7 @@ def on_two_ranks(folder: Path, shards: list[Shard], num_workers: int, **options:
     folder.mkdir()
     ckpt_path = options.pop("ckpt_path", None)
     two = trainer(folder, devices=2, strategy="ddp_fork", limit_val_batches=0, **options)
-    two.fit(Recorder(shards, folder, num_workers), ckpt_path=ckpt_path)
+    two.fit(Reader(shards, folder, num_workers), ckpt_path=ckpt_path)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 

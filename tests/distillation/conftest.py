@@ -17,6 +17,7 @@ from lightning_vocab.distillation import DistillationDataModule, DistillationMod
 from lightning_vocab.distillation.stream import TokenStream
 from lightning_vocab.vocabulary import ContinuedBPE, NewToken, VocabularyExpansion
 from tests.conftest import NEW_TEXTS, TEXTS
+from tests.quiet import quiet_trainer
 
 STEPS = 8
 
@@ -93,16 +94,5 @@ def make_module(base: str, folder: Path, **changes: Any) -> DistillationModule:
 
 
 def make_trainer(folder: Path, *callbacks: Callback, **changes: Any) -> Trainer:
-    options: dict[str, Any] = {
-        "accelerator": "cpu",
-        "max_steps": STEPS,
-        "max_epochs": -1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "default_root_dir": str(folder),
-    }
-    return Trainer(callbacks=[FreezeBackbone(), *callbacks], **{**options, **changes})
+    options = {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, **changes}
+    return quiet_trainer(folder, [FreezeBackbone(), *callbacks], **options)

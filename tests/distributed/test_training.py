@@ -32,11 +32,7 @@ from tests.distributed.runs import (
     run,
 )
 
-pytestmark = [
-    pytest.mark.ddp,
-    # lightning 2.6.6 gathers by a function that torch 2.13 calls by another name:
-    pytest.mark.filterwarnings("ignore:torch.distributed.nn.functional.all_gather is deprecated"),
-]
+pytestmark = pytest.mark.ddp
 
 
 class Chain(NamedTuple):

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning_vocab.grounding import GroundingDataModule
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import find_split
+from tests.quiet import quiet_trainer
 
 PAIRS: list[dict[str, Any]] = [
     {"token": "<fig>", "description": "a tree of the text"},
@@ -50,17 +51,8 @@ def prepared(folder: Path, base: str, **options: Any) -> GroundingDataModule:
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
-    quiet: dict[str, Any] = {
-        "default_root_dir": str(folder),
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-    }
-    return Trainer(**{**quiet, **options})
+    callbacks = options.pop("callbacks", ())
+    return quiet_trainer(folder, callbacks, **{"limit_val_batches": 0, **options})
 
 
 def split_rows(module: VocabExpansionModule) -> tuple[Any, Any]:

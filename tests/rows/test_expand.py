@@ -120,11 +120,11 @@ def test_new_rows_are_what_the_initializer_gave() -> None:
     assert torch.equal(output_rows.new, outputs)
 
 
-def test_new_rows_take_the_type_of_the_base() -> None:
+def test_beside_rows_of_half_precision_new_rows_are_float32() -> None:
     model = make_model(dtype=torch.bfloat16)
     expand_model(model, make_expanded(make_tokenizer(), WORDS), SubwordMean(), pad_to_multiple_of=8)
     rows = rows_of(model)[0]
-    assert (rows.new.dtype, rows.padding.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (rows.new.dtype, rows.padding.dtype) == (torch.float32, torch.bfloat16)
     assert rows.new.requires_grad
 
 

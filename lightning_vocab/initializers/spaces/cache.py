@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from lightning_vocab.initializers.base import RowContext
 from lightning_vocab.initializers.spaces.base import AuxiliarySpace, TokenVectors
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 
 _FORMAT = 1
 

@@ -15,7 +15,7 @@ from lightning_vocab.vocabulary.expansion import ExpandedTokenizer
 from lightning_vocab.vocabulary.fingerprint import backend, without_limits
 from lightning_vocab.vocabulary.sentencepiece.pieces import NoSentencePieceError, add_pieces
 from lightning_vocab.vocabulary.sentencepiece.proto import forget_samples, parse_model
-from lightning_vocab.whole_files import whole_file
+from lightning_vocab.vocabulary.whole_files import whole_file
 
 
 def model_name(tokenizer: PreTrainedTokenizerBase) -> str:

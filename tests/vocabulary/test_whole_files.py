@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from lightning_vocab.whole_files import remove_leftovers, whole_file, whole_folder, write_whole
+from lightning_vocab.vocabulary.whole_files import (
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"

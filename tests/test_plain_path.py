@@ -1,0 +1,225 @@
+"""Training through the module against a plain loop over a plain Hugging Face model."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM
+
+from lightning_vocab.callbacks import FreezeBackbone
+from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.module import VocabExpansionModule
+from lightning_vocab.rows import export_model
+from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer, save_expansion
+from tests.conftest import NEW_TEXTS
+
+Batch = dict[str, Tensor]
+RATE, BASE_ROWS = 0.3, 300
+
+
+def make_batches(count: int = 6) -> list[Batch]:
+    """Rows of 5 to 16 tokens, a third of them new."""
+    generator = torch.Generator().manual_seed(3)
+    batches = []
+    for _ in range(count):
+        ids = torch.randint(BASE_ROWS, (3, 16), generator=generator)
+        new = torch.randint(BASE_ROWS, BASE_ROWS + 12, (3, 16), generator=generator)
+        ids = torch.where(torch.rand(3, 16, generator=generator) < 1 / 3, new, ids)
+        lengths = torch.randint(5, 17, (3, 1), generator=generator)
+        mask = (torch.arange(16) < lengths).long()
+        labels = ids.masked_fill(mask == 0, IGNORED)
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    return batches
+
+
+def make_module(base: str, expansion: str, **options: Any) -> VocabExpansionModule:
+    return VocabExpansionModule(
+        base=base,
+        expansion_dir=expansion,
+        # Not Adam: it would blow the rounding of a small gradient up to a whole step.
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=RATE, momentum=0.9),
+        lr_new_rows=RATE,
+        lr_old_rows=RATE,
+        lr_backbone=RATE,
+        weight_decay_backbone=0.0,
+        chunk_size=7,
+        **options,
+    )
+
+
+def plain_model(base: str, expansion: str, folder: Path, dtype: str = "float32") -> Any:
+    """What the module starts from, as transformers loads it."""
+    module = make_module(base, expansion, dtype=dtype)
+    module.configure_model()
+    path = export_model(module.language_model, module.tokenizer, folder / "plain")
+    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).train()
+
+
+def plain_sum(model: Any, batch: Batch) -> Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1),
+        batch["labels"][:, 1:].flatten(),
+        reduction="sum",
+        ignore_index=IGNORED,
+    )
+
+
+def num_scored(batches: list[Batch]) -> int:
+    return sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
+
+
+def train_plainly(
+    model: Any,
+    *,
+    window: int = 1,
+    clip: float | None = None,
+    only_new: bool = False,
+    autocast: bool = False,
+) -> None:
+    embeddings = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    if only_new:
+        model.requires_grad_(False)
+        for weight in embeddings:
+            weight.requires_grad_(True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=RATE, momentum=0.9)
+    batches = make_batches()
+    for first in range(0, len(batches), window):
+        part = batches[first : first + window]
+        for batch in part:
+            with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+                loss = plain_sum(model, batch) / num_scored(part)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if only_new:
+            for weight in embeddings:
+                assert weight.grad is not None
+                weight.grad[:BASE_ROWS] = 0.0
+        if clip is not None:
+            nn.utils.clip_grad_norm_(trained, clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def fit(module: VocabExpansionModule | Any, folder: Path, **options: Any) -> None:
+    Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **options,
+    ).fit(module, DataLoader(make_batches(), batch_size=None))  # type: ignore[arg-type]
+
+
+def merged_state(module: VocabExpansionModule, folder: Path) -> dict[str, Tensor]:
+    path = export_model(module.language_model, module.tokenizer, folder / "trained")
+    return dict(AutoModelForCausalLM.from_pretrained(path).state_dict())
+
+
+@pytest.mark.parametrize("only_new", [True, False], ids=["new-rows", "all"])
+@pytest.mark.parametrize(
+    ("options", "trainer", "plain"),
+    [
+        ({}, {}, {}),
+        ({}, {"accumulate_grad_batches": 4}, {"window": 4}),
+        ({}, {"gradient_clip_val": 0.1}, {"clip": 0.1}),
+        ({"gradient_checkpointing": True}, {}, {}),
+        ({"skip_negligible": True}, {}, {}),
+    ],
+    ids=["as it is", "accumulation", "clipping", "checkpointing", "skip-negligible"],
+)
+def test_training_equals_a_plain_loop(
+    only_new: bool,
+    options: dict[str, Any],
+    trainer: dict[str, Any],
+    plain: dict[str, Any],
+    base_folder: str,
+    expansion_folder: str,
+    tmp_path: Path,
+) -> None:
+    reference = plain_model(base_folder, expansion_folder, tmp_path)
+    before = {name: value.clone() for name, value in reference.state_dict().items()}
+    train_plainly(reference, only_new=only_new, **plain)
+    module = make_module(base_folder, expansion_folder, **options)
+    fit(module, tmp_path, callbacks=[FreezeBackbone()] if only_new else [], **trainer)
+    found = merged_state(module, tmp_path)
+    for name, expected in reference.state_dict().items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=2e-6, msg=name)
+    assert any((found[name] - before[name]).abs().max() > 0.01 for name in found)
+
+
+@pytest.mark.slow  # the tracing takes ten seconds
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's tracer
+def test_a_compiled_module_trains_as_one_that_is_not(tied_folder: str, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    expanded = ContinuedBPE(num_new_tokens=12).extend(
+        load_tokenizer(tied_folder), NEW_TEXTS * 4, base_rows=BASE_ROWS
+    )
+    folder = str(save_expansion(expanded, tmp_path / "expansion"))
+    plain, compiled = (make_module(tied_folder, folder) for _ in range(2))
+    fit(plain, tmp_path)
+    counters.clear()
+    fit(torch.compile(compiled, backend="aot_eager"), tmp_path)
+    assert counters["stats"]["unique_graphs"] > 0
+    # It is left for what says so itself (checks, the loss, logging), and for nothing else.
+    assert all("torch.compiler.disable" in reason for reason in counters["graph_break"])
+    for name, expected in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], expected, rtol=1e-5, atol=2e-6)
+
+
+def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
+    """Of a plain model, the rows of new tokens apart, in float64."""
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    found = {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+    for name in [
+        name for name in found if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+    ]:
+        found[f"new rows of {name}"] = found[name][BASE_ROWS:]
+        found[name] = found[name][:BASE_ROWS]
+    return found
+
+
+def own_gradients(module: VocabExpansionModule, loss: Tensor) -> dict[str, Tensor]:
+    module.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    found = {}
+    for name, parameter in module.language_model.named_parameters():
+        assert parameter.grad is not None
+        plain = name.replace("rows.old", "weight").replace("rows.new", "weight")
+        found["new rows of " * name.endswith("new") + plain] = parameter.grad.double()
+    return found
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_gradients_are_as_near_to_float64_as_a_plain_loops(
+    precision: str, base_folder: str, expansion_folder: str, tmp_path: Path
+) -> None:
+    dtype = "bfloat16" if precision == "bf16-true" else "float32"
+    batch = {k: torch.cat([each[k] for each in make_batches(40)]) for k in make_batches(1)[0]}
+    exact = plain_model(base_folder, expansion_folder, tmp_path, dtype)
+    module = make_module(base_folder, expansion_folder, dtype=dtype)
+    module.configure_model()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        plain = gradients(exact, plain_sum(exact, batch) / num_scored([batch]))
+        ours = own_gradients(module, module.loss.mean_nats(batch))
+    expected = gradients(exact.double(), plain_sum(exact.double(), batch) / num_scored([batch]))
+    assert plain.keys() == ours.keys() == expected.keys()
+    for name, value in expected.items():
+        far, plainly = ((each[name] - value).norm() / value.norm() for each in (ours, plain))
+        # The rounding of the 32 entries of a norm is too few to be compared.
+        slack = 1.0 if name.startswith("new rows") else 1.2 if value.ndim > 1 else 2.0
+        assert far <= slack * plainly, name
