@@ -1,12 +1,14 @@
-"""Seconds and memory of one optimizer step of stage 1, against the usual ways to train new rows.
+"""Seconds and memory of one optimizer step, against the usual ways to train a grown model.
 
-    python recipes/benchmarks/step.py [--shape qwen|llama] [--dtype float32|bfloat16] [--device cpu]
+    python recipes/benchmarks/step.py [--shape qwen|llama] [--dtype float32|bfloat16] [--stage 1|2]
 
-A model of random weights whose new rows alone train: Qwen2.5's head (151,936 rows of width 896,
-tied) or Llama's (32,000 of width 512, untied), two layers, 5,000 new rows. The ways: `ours`, split
-rows and the streamed loss; `hook`, `resize_token_embeddings`, a hook that zeroes the gradient of
-old rows, and AdamW over the whole matrix; `peft`, its `trainable_token_indices`, where peft is
-installed; `torch`, split rows and torch's own `linear_cross_entropy`, where this torch has it.
+A model of random weights, Qwen2.5's head (151,936 rows of width 896, tied) or Llama's (32,000 of
+width 512, untied), two layers, 5,000 new rows. In stage 1 new rows alone train. The ways: `ours`,
+split rows and the streamed loss; `hook`, `resize_token_embeddings`, a hook that zeroes the gradient
+of old rows, and AdamW over the whole matrix; `peft`, its `trainable_token_indices`, where peft is
+installed; `torch`, split rows and torch's own chunked `linear_cross_entropy`, where this torch has
+it; `logits`, split rows and torch's cross-entropy of all logits. In stage 2 everything trains;
+`plain` is then `resize_token_embeddings` and AdamW.
 
 Ways are timed in turn in one process, medians and ranges; the memory that a step adds is that of a
 process of its own (CPU: the resident set's high-water mark above what the model takes, on Linux;
@@ -19,13 +21,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import head_floor
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +35,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_vocab.functional import RowBlock, linear_cross_entropy
+from lightning_vocab.functional import linear_cross_entropy
+from lightning_vocab.functional.loss_kernels import loss_of_kernel
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.rows.locate import replace_module
 from lightning_vocab.rows.split import SplitEmbedding, SplitHead, SplitRows
@@ -64,7 +67,7 @@ def make_model(args: argparse.Namespace) -> LlamaForCausalLM:
         tie_word_embeddings=shape.tied,
     )
     model = LlamaForCausalLM(config).to(getattr(torch, args.dtype))
-    return model.to(args.device).requires_grad_(False)
+    return model.to(args.device).requires_grad_(args.stage == 2)
 
 
 def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
@@ -92,36 +95,47 @@ def split(model: LlamaForCausalLM, num_new: int) -> list[nn.Parameter]:
     return list(dict.fromkeys([inputs.new, outputs.new]))
 
 
-def ours(args: argparse.Namespace) -> Step:
+def over_split_rows(args: argparse.Namespace, kernel: Callable[..., Tensor] | None) -> Step:
+    """A step over split rows whose loss is a kernel's, or that of all logits."""
     model = make_model(args)
     new = split(model, args.new_rows)
-    optimizer = torch.optim.AdamW(new, lr=1e-3, weight_decay=0.0)
-    loss = NextTokenLoss(model, args.chunk_size)
+    trained = list(model.parameters()) if args.stage == 2 else new
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
+    head, loss = model.get_output_embeddings(), NextTokenLoss(model, args.chunk_size)
 
     def step(batch: dict[str, Tensor]) -> None:
-        loss.mean_nats(batch).backward()
+        if kernel is linear_cross_entropy:
+            loss.mean_nats(batch).backward()
+        else:
+            output = model.base_model(input_ids=batch["input_ids"], use_cache=False)
+            hidden, targets = output.last_hidden_state[:, :-1], batch["labels"][:, 1:]
+            if kernel is None:
+                logits = head(hidden).float().flatten(0, 1)
+                F.cross_entropy(logits, targets.flatten()).backward()
+            else:
+                kernel(hidden, targets, head.rows.blocks()).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def ours(args: argparse.Namespace) -> Step:
+    return over_split_rows(args, linear_cross_entropy)
 
 
 def torch_chunked(args: argparse.Namespace) -> Step:
-    """Split rows, and torch's own chunked loss over one matrix of old and new rows."""
+    return over_split_rows(args, loss_of_kernel("torch"))
+
+
+def all_logits(args: argparse.Namespace) -> Step:
+    return over_split_rows(args, None)
+
+
+def plain(args: argparse.Namespace) -> Step:
     model = make_model(args)
-    new = split(model, args.new_rows)
-    optimizer = torch.optim.AdamW(new, lr=1e-3, weight_decay=0.0)
-    rows = model.get_output_embeddings().rows
-
-    def step(batch: dict[str, Tensor]) -> None:
-        output = model.base_model(input_ids=batch["input_ids"], use_cache=False)
-        hidden = output.last_hidden_state[:, :-1].flatten(0, 1)
-        weight = torch.cat([rows.old, rows.new])
-        F.linear_cross_entropy(hidden, weight, batch["labels"][:, 1:].flatten()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    model.resize_token_embeddings(SHAPES[args.shape].rows + args.new_rows, mean_resizing=False)
+    return plain_step(model, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0))
 
 
 def hook(args: argparse.Namespace) -> Step:
@@ -172,12 +186,16 @@ WAYS: dict[str, Callable[[argparse.Namespace], Step]] = {
     "hook": hook,
     "peft": peft_tokens,
     "torch": torch_chunked,
+    "logits": all_logits,
+    "plain": plain,
 }
+STAGES = {1: ("ours", "hook", "peft", "torch", "logits"), 2: ("ours", "plain", "torch", "logits")}
 
 
-def available() -> list[str]:
-    lacking = {"peft": find_spec("peft") is None, "torch": not hasattr(F, "linear_cross_entropy")}
-    return [way for way in WAYS if not lacking.get(way)]
+def available(stage: int) -> list[str]:
+    has_chunks = hasattr(torch.nn, "LinearCrossEntropyOptions")
+    lacking = {"peft": find_spec("peft") is None, "torch": not has_chunks}
+    return [way for way in STAGES[stage] if not lacking.get(way)]
 
 
 def seconds(args: argparse.Namespace, ways: list[str]) -> dict[str, list[float]]:
@@ -187,51 +205,10 @@ def seconds(args: argparse.Namespace, ways: list[str]) -> dict[str, list[float]]
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for repeat in range(args.repeats + 1):
         for way in ways:
-            elapsed = timed(lambda way=way: steps[way](batch), args.device)  # type: ignore[misc]
+            elapsed = head_floor.timed(lambda way=way: steps[way](batch), args.device)  # type: ignore[misc]
             if repeat:
                 taken[way].append(elapsed)
     return taken
-
-
-def timed(call: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def head_seconds(args: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Seconds of our head alone, forward and backward, and of its floor, in turn."""
-    shape, dtype = SHAPES[args.shape], getattr(torch, args.dtype)
-    num = args.batch * args.time
-    hidden = torch.randn(num, shape.dim, device=args.device, dtype=dtype).requires_grad_()
-    scale = shape.dim**-0.5  # logits of a size that models have: products with denormals are slow
-    old = torch.randn(shape.rows, shape.dim, device=args.device, dtype=dtype) * scale
-    new = torch.randn(args.new_rows, shape.dim, device=args.device, dtype=dtype) * scale
-    new.requires_grad_()
-    targets = torch.randint(shape.rows + args.new_rows, (num,), device=args.device)
-    taken: list[tuple[float, float]] = []
-
-    def ours_alone() -> None:
-        blocks = [RowBlock(old), RowBlock(new)]
-        linear_cross_entropy(hidden, targets, blocks, chunk_size=args.chunk_size).backward()
-
-    @torch.no_grad()
-    def products() -> None:
-        for states in torch.split(hidden.detach(), args.chunk_size):
-            error = states @ old.T
-            error @ old  # the same shapes as the gradient of the hidden states
-            error = states @ new.detach().T
-            error @ new.detach()
-            error.T @ states
-
-    for repeat in range(args.repeats + 1):
-        pair = timed(ours_alone, args.device), timed(products, args.device)
-        if repeat:
-            taken.append(pair)
-    head, floor = zip(*taken, strict=True)
-    return list(head), list(floor)
 
 
 def added_megabytes(args: argparse.Namespace, way: str) -> float:
@@ -254,9 +231,9 @@ def status(name: str) -> float:
     return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith(name))
 
 
-def in_process(way: str) -> float:
+def in_process(way: str, arguments: list[str]) -> float:
     """`added_megabytes` of a fresh process, whose high-water mark nothing else has raised."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", way]
+    command = [sys.executable, __file__, *arguments, "--memory-of", way]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -264,6 +241,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="qwen")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--stage", type=int, choices=STAGES, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all that are installed")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--new-rows", type=int, default=5_000)
@@ -280,24 +259,27 @@ def main() -> None:
     if args.memory_of:
         print(added_megabytes(args, args.memory_of))
         return
-    ways = available()
+    ways = args.ways or available(args.stage)
     taken = seconds(args, ways)
-    memory = {way: in_process(way) for way in ways}
-    table = Table(title=f"{args.shape}, {args.dtype}, {args.batch} x {args.time}, {args.device}")
+    memory = {way: in_process(way, sys.argv[1:]) for way in ways}
+    what = f"{args.shape}, {args.dtype}, {args.batch} x {args.time}, {args.device}"
+    table = Table(title=f"stage {args.stage}, {what}, chunks of {args.chunk_size}")
     for title in ("way", "seconds", "range", "ours / it", "MiB added", "ours / it"):
         table.add_column(title, justify="left" if title == "way" else "right")
     for way in ways:
-        own, (low, *_, high) = median(taken[way]), sorted(taken[way])
+        own, low, high = median(taken[way]), min(taken[way]), max(taken[way])
         ratios = median(taken["ours"]) / own, memory["ours"] / memory[way]
         figures = f"{own:.2f}", f"{low:.2f} to {high:.2f}", f"{ratios[0]:.2f}"
         figures += f"{memory[way]:,.0f}", f"{ratios[1]:.2f}"
         table.add_row(way, *figures)
     console = Console()
     console.print(table)
-    head, floor = map(median, head_seconds(args))
-    console.print(f"Head alone {head:.2f} s, its floor {floor:.2f} s: {head / floor:.2f}")
-    if missing := [way for way in WAYS if way not in ways]:
-        console.print(f"Not installed: {', '.join(missing)}.")
+    if args.stage == 1:
+        shape = SHAPES[args.shape]
+        head, floor = map(median, head_floor.seconds(args, shape.rows, shape.dim))
+        console.print(f"Head alone {head:.2f} s, its floor {floor:.2f} s: {head / floor:.2f}")
+    if missing := [way for way in STAGES[args.stage] if way not in ways]:
+        console.print(f"Not installed or not asked for: {', '.join(missing)}.")
 
 
 if __name__ == "__main__":
