@@ -19,6 +19,7 @@ from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.exact_steps import WINDOW_KEY, ExactSteps
 from lightning_vocab.module import VocabExpansionModule
 from tests.callbacks.modules import is_same
+from tests.conftest import case
 from tests.killed_runs import Run
 from tests.quiet import quiet_trainer
 
@@ -112,6 +113,11 @@ def fit(folder: Path, base: str, expansion: str, **options: Any) -> None:
 
 
 @pytest.mark.ddp
+@pytest.mark.parametrize(
+    "base_folder",
+    [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],
+    indirect=True,
+)
 def test_ranks_and_windows_of_uneven_batches_train_as_one_process_on_all_their_tokens(
     base_folder: str, expansion_folder: str, tmp_path: Path
 ) -> None:

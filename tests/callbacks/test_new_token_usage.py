@@ -54,10 +54,14 @@ def rows_of(module: LightningModule) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(part.new.detach().clone(), part.old.detach().clone()) for part in unique]
 
 
-def write(place: Path) -> None:
+def written(place: Path) -> Path:
+    """A folder with the text, beside which the tests keep its rows: they are cut once."""
+    place.mkdir(exist_ok=True)
     for name, texts in (("train", NEW_TEXTS[:2] * 6), ("new", NEW_TEXTS), ("old", TEXTS)):
         lines = [json.dumps({"text": each}) for each in texts]
-        (place / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if not (place / f"{name}.jsonl").exists():
+            (place / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place
 
 
 def fit(
@@ -68,15 +72,15 @@ def fit(
     ckpt_path: str | None = None,
     **options: Any,
 ) -> tuple[Trainer, VocabExpansionModule, VocabDataModule]:
-    write(place)
+    text = written(place.parent / "text")
     data = VocabDataModule(
         base,
         expansion,
-        train=str(place / "train.jsonl"),
-        val={"new": str(place / "new.jsonl"), "old": str(place / "old.jsonl")},
+        train=str(text / "train.jsonl"),
+        val={"new": str(text / "new.jsonl"), "old": str(text / "old.jsonl")},
         block_size=16,
         batch_size=2,
-        cache_dir=str(place / "cache"),
+        cache_dir=str(text / "cache"),
     )
     module = VocabExpansionModule(base=base, expansion_dir=expansion, lr_new_rows=0.02)
     trainer = quiet_trainer(place, callbacks, **{"max_steps": 4, **options})

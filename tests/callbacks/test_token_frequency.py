@@ -41,17 +41,19 @@ def run(
     layout: Literal["packed", "padded"] = "packed",
     **options: Any,
 ) -> VocabDataModule:
-    texts = [*TEXTS, *NEW_TEXTS[:1]] * 4
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    (place / "train.jsonl").write_text(lines, encoding="utf-8")
+    text = place.parent / "frequency.jsonl"  # its rows are cut once for all tests
+    if not text.exists():
+        texts = [*TEXTS, *NEW_TEXTS[:1]] * 4
+        lines = "".join(json.dumps({"text": each}) + "\n" for each in texts)
+        text.write_text(lines, encoding="utf-8")
     data = VocabDataModule(
         base,
         expansion,
-        train=str(place / "train.jsonl"),
+        train=str(text),
         block_size=16,
         batch_size=2,
         layout=layout,
-        cache_dir=str(place / "cache"),
+        cache_dir=str(place.parent / "cache"),
     )
     module = VocabExpansionModule(base=base, expansion_dir=expansion)
     settings = {"limit_val_batches": 0, "max_epochs": 3, **options}

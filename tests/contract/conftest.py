@@ -10,13 +10,26 @@ from lightning_vocab.contract import load_folder, load_manifest
 from tests.contract.cases import LANGUAGES, Case, make_batch, write_base, write_cache, write_grown
 
 
+@pytest.fixture(scope="session")
+def made() -> dict[str, dict[str, Any]]:
+    """What `shipped` has made, by kind: pytest itself forgets it whenever the kind changes."""
+    return {}
+
+
 @pytest.fixture(scope="session", params=["tied", "untied"])
 def shipped(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    made: dict[str, dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """Folders of a base and of its grown model, the first values of the new rows, and a cache."""
-    place = tmp_path_factory.mktemp("shipped")
-    base = write_base(place / "base", tied=request.param == "tied")
+    if request.param not in made:
+        made[request.param] = _shipped(tmp_path_factory.mktemp("shipped"), request.param)
+    return made[request.param]
+
+
+def _shipped(place: Path, kind: str) -> dict[str, Any]:
+    base = write_base(place / "base", tied=kind == "tied")
     initial_rows = write_grown(base, place / "grown")
     cache = write_cache(place / "cache", load_folder(place / "grown").tokenizer)
     loaded = load_folder(place / "grown", weights=True)

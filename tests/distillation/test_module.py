@@ -20,6 +20,11 @@ State = dict[str, Tensor]
 UNTIED = pytest.mark.parametrize(
     "base_folder", [case(False, quick=True, id="untied")], indirect=True
 )
+UNTIED_IS_QUICK = pytest.mark.parametrize(
+    "base_folder",
+    [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],
+    indirect=True,
+)
 
 
 def fit(base: str, folder: Path, *callbacks: Callback, **changes: Any) -> DistillationModule:
@@ -61,6 +66,7 @@ class SaveRank(Callback):
         torch.save(state_of(pl_module), self.folder / f"rank{trainer.global_rank}.pt")
 
 
+@UNTIED_IS_QUICK
 def test_only_new_rows_move_and_the_hidden_loss_falls(base_folder: str, text: Path) -> None:
     figures = Figures()
     module = fit(base_folder, text, figures)
@@ -80,6 +86,7 @@ def write_seldom(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*occur fewer than 4 times")
 @pytest.mark.parametrize("output_loss", [case(True, quick=True), case(False, quick=False)])
+@UNTIED_IS_QUICK
 def test_rows_of_seldom_tokens_stay_bit_for_bit_under_weight_decay(
     output_loss: bool, base_folder: str, text: Path
 ) -> None:
@@ -119,6 +126,7 @@ def naive_losses(module: DistillationModule, batch: dict[str, Tensor]) -> tuple[
     return float(torch.cat(squares).mean()), float(torch.cat(nats).mean())
 
 
+@UNTIED_IS_QUICK
 def test_the_losses_are_the_formula_in_float64(base_folder: str, text: Path) -> None:
     data = make_data(base_folder, text)
     data.prepare_data()

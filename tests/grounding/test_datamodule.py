@@ -20,6 +20,7 @@ from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.grounding import Pair
 from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.vocabulary import AddTokens, load_expansion
+from tests.conftest import case
 from tests.grounding.small import NEW, PAIRS, module_for, prepared, split_rows, trainer, written
 
 
@@ -61,6 +62,11 @@ def test_an_epoch_asks_every_pair_once_by_every_template_of_both_directions(
     assert sorted(answer.strip() for answer in answers) == sorted(descriptions * 3)
 
 
+@pytest.mark.parametrize(
+    "base_folder",
+    [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],
+    indirect=True,
+)
 def test_a_fit_with_weight_decay_moves_all_new_rows_and_nothing_else(
     base_folder: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.conftest import case
 
 FOLDERS = (
     case("tokenizers/gpt2", False, False, quick=False),
-    case("tokenizers/llama2", False, False, quick=True),
+    case("tokenizers/llama2", False, False, quick=False),
     case("tokenizers/phi3-mini", True, True, quick=False),
     case("tokenizers/t5-small", True, True, quick=False),
     case("lm/stories260K", False, True, quick=True),

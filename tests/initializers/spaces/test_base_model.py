@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,19 @@ def states(model: LlamaForCausalLM, ids: list[int], layer: int) -> Tensor:
     return found.double()
 
 
+@functools.cache
+@torch.no_grad()
+def states_alone() -> tuple[Tensor, ...]:
+    """States of each old token alone behind the start token, a tensor for each layer."""
+    model = make_model()
+    one_by_one = [
+        model(torch.tensor([[0, id]]), output_hidden_states=True).hidden_states for id in range(300)
+    ]
+    return tuple(
+        torch.stack([h[0, 1] for h in layer]).double() for layer in zip(*one_by_one, strict=True)
+    )
+
+
 def standardised(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
     mean, deviation = old[1:].mean(0), old[1:].std(0, correction=0)  # id 0 is special
     return (new - mean) / deviation, (old - mean) / deviation
@@ -52,7 +66,7 @@ def test_tokens_alone_have_the_states_of_the_model_one_by_one(
     context, model = base_context()
     rows = [states(model, list(token.pieces), index) for token in context.expansion.tokens]
     new = torch.stack([row[-1] if pool == "last" else row.mean(0) for row in rows])
-    old = torch.stack([states(model, [id], index)[0] for id in range(300)])
+    old = states_alone()[index]
     found = BaseModelSpace(layer, pool, batch_tokens=7).vectors(context)
     for made, expected in zip((found.new, found.old), standardised(new, old), strict=True):
         torch.testing.assert_close(made.double(), expected, atol=1e-3, rtol=1e-3)

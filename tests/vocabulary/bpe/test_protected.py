@@ -284,7 +284,7 @@ def test_a_missing_file_is_named_before_any_work(tokenizer: PreTrainedTokenizerF
 
 @pytest.mark.assets
 @pytest.mark.parametrize(
-    "name", ["llama2", *(case(name, quick=False) for name in ("qwen2.5", "llama3"))]
+    "name", ["gpt2", *(case(name, quick=False) for name in ("llama2", "qwen2.5", "llama3"))]
 )
 def test_english_and_code_stay_as_they_were_when_another_language_is_learned(
     name: str, assets: Path

@@ -267,6 +267,7 @@ def chinese(assets: Path) -> tuple[PreTrainedTokenizerBase, ExpandedTokenizer]:
     return base, MergeTokenizer(str(assets / "tokenizers/chinese-llama-sp20k")).extend(base)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_published_chinese_tokens_are_reached_or_named(
     chinese: tuple[PreTrainedTokenizerBase, ExpandedTokenizer],
@@ -282,6 +283,7 @@ def test_the_published_chinese_tokens_are_reached_or_named(
     assert "越来越" in named
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_merged_real_vocabularies_keep_old_text_and_shorten_chinese(
     chinese: tuple[PreTrainedTokenizerBase, ExpandedTokenizer], assets: Path

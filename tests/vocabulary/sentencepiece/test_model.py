@@ -29,7 +29,7 @@ from lightning_vocab.vocabulary.fingerprint import backend, fingerprint
 from lightning_vocab.vocabulary.merging.merge_tokenizer import MergeTokenizer
 from lightning_vocab.vocabulary.sentencepiece.model import grown_model, write_sentencepiece
 from lightning_vocab.vocabulary.sentencepiece.pieces import NoSentencePieceError
-from tests.conftest import make_model, make_tokenizer
+from tests.conftest import case, make_model, make_tokenizer
 from tests.vocabulary.conftest import texts_of
 from tests.vocabulary.sentencepiece.pieces import (
     ENGLISH,
@@ -239,7 +239,7 @@ REAL = ("tokenizers/llama2", "lm/stories260K", "tokenizers/storyllamas-4096")
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [case(each, quick=each == REAL[1]) for each in REAL])
 def test_real_bases_differ_no_more_from_sentencepiece_than_before(name: str, assets: Path) -> None:
     with (assets / "text/ntrex_en_th_vi.jsonl").open(encoding="utf-8") as rows:
         lines = [json.loads(row)[key] for row in list(rows)[::4] for key in ("en", "th", "vi")]

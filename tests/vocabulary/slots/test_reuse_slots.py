@@ -21,7 +21,7 @@ from lightning_vocab.vocabulary import (
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.slots.reuse_slots import ReuseSlots
 from lightning_vocab.vocabulary.slots.slots import find_slots
-from tests.conftest import make_tokenizer
+from tests.conftest import case, make_tokenizer
 from tests.expanded import with_slots
 
 TOOLS = ["<|tool|>", "<|result|>"]
@@ -222,16 +222,10 @@ def test_a_former_slot_under_another_id_is_refused(base: PreTrainedTokenizerFast
 @pytest.mark.parametrize(
     ("folder", "rows", "pattern", "count"),
     [
-        ("tokenizers/phi3-mini", 32064, "padded", 53),
-        ("lm/english-4M", 4224, "padded", 128),
-        pytest.param("tokenizers/qwen2.5", 151936, "padded", 271, marks=pytest.mark.slow),
-        pytest.param(
-            "tokenizers/llama3",
-            128256,
-            "<|reserved_special_token_*|>",
-            248,
-            marks=pytest.mark.slow,
-        ),
+        case("lm/english-4M", 4224, "padded", 128, quick=True),
+        case("tokenizers/phi3-mini", 32064, "padded", 53, quick=False),
+        case("tokenizers/qwen2.5", 151936, "padded", 271, quick=False),
+        case("tokenizers/llama3", 128256, "<|reserved_special_token_*|>", 248, quick=False),
     ],
 )
 def test_all_slots_of_real_tokenizers_are_filled(

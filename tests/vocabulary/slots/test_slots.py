@@ -20,7 +20,7 @@ from lightning_vocab.vocabulary import (
 from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.slots.edit import check_gone
 from lightning_vocab.vocabulary.slots.slots import Slot, find_slots
-from tests.conftest import make_tokenizer
+from tests.conftest import case, make_tokenizer
 from tests.expanded import with_slots
 
 RESERVED = "<|reserved_*|>"
@@ -235,11 +235,11 @@ def test_a_spelling_that_comes_back_is_an_error(tokenizer: PreTrainedTokenizerFa
 @pytest.mark.parametrize(
     ("folder", "rows", "counts"),
     [
-        ("tokenizers/qwen2.5", 151936, {"padded": 271}),
-        ("tokenizers/phi3-mini", 32064, {"padded": 53, "<|placeholder*|>": 6}),
-        ("tokenizers/t5-small", 32128, {"padded": 28}),
-        ("lm/english-4M", 4224, {"padded": 128}),
-        ("tokenizers/gpt2", 50257, {}),
+        case("tokenizers/qwen2.5", 151936, {"padded": 271}, quick=False),
+        case("tokenizers/phi3-mini", 32064, {"padded": 53, "<|placeholder*|>": 6}, quick=False),
+        case("tokenizers/t5-small", 32128, {"padded": 28}, quick=False),
+        case("lm/english-4M", 4224, {"padded": 128}, quick=True),
+        case("tokenizers/gpt2", 50257, {}, quick=True),
     ],
 )
 def test_slots_of_real_tokenizers(

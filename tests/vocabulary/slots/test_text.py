@@ -201,16 +201,17 @@ class Case:
 @pytest.mark.parametrize(
     "case",
     [
-        Case("phi3-mini", 32064, 53),
-        pytest.param(Case("qwen2.5", 151936, 271), marks=pytest.mark.slow),
-        pytest.param(Case("llama3", 128256, 248), marks=pytest.mark.slow),
+        pytest.param(Case("lm/english-4M", 4224, 128)),
+        pytest.param(Case("tokenizers/phi3-mini", 32064, 53), marks=pytest.mark.slow),
+        pytest.param(Case("tokenizers/qwen2.5", 151936, 271), marks=pytest.mark.slow),
+        pytest.param(Case("tokenizers/llama3", 128256, 248), marks=pytest.mark.slow),
     ],
     ids=lambda case: case.folder,
 )
 def test_all_slots_of_real_tokenizers_are_filled_with_thai(
     case: Case, assets: Path, tmp_path: Path
 ) -> None:
-    base = load_tokenizer(assets / "tokenizers" / case.folder)
+    base = load_tokenizer(assets / case.folder)
     posts = texts_of(assets / "text/th_wisesight.jsonl", 1500)
     expanded = ContinuedBPE(case.slots, into_slots=True).extend(base, posts, base_rows=case.rows)
     expansion = expanded.expansion
