@@ -90,14 +90,20 @@ class VocabCLI(LightningCLI):
                 console.print(Panel(text, title="continuation"), markup=False)
 
 
-class StageCLI(VocabCLI):
-    """A `VocabCLI` with ``fit`` alone, for a trained stage that has classes of its own."""
+def with_subcommand(name: str) -> type[VocabCLI]:
+    """`VocabCLI` with one subcommand alone: the parsers of the others take as long to build.
 
-    @staticmethod
-    @override
-    def subcommands() -> dict[str, set[str]]:
-        """``fit`` alone."""
-        return {"fit": LightningCLI.subcommands()["fit"]}
+    Args:
+        name: ``fit``, ``validate``, ``test`` or ``predict``.
+    """
+
+    class OneCLI(VocabCLI):
+        @staticmethod
+        @override
+        def subcommands() -> dict[str, set[str]]:
+            return {name: LightningCLI.subcommands()[name]}
+
+    return OneCLI
 
 
 def main(args: ArgsType = None) -> None:
@@ -111,9 +117,11 @@ def main(args: ArgsType = None) -> None:
             sys.exit(status)
     elif name in STAGES:
         module, data = (getattr(import_module(room), kind) for room, kind in STAGES[name][1:])
-        _run(StageCLI, module, data, ["fit", *given[1:]], prog=f"lightning-vocab {name}")
+        cli = with_subcommand("fit")
+        _run(cli, module, data, ["fit", *given[1:]], prog=f"lightning-vocab {name}")
     else:
-        _run(VocabCLI, VocabExpansionModule, VocabDataModule, args)
+        cli = with_subcommand(name) if name in LightningCLI.subcommands() else VocabCLI
+        _run(cli, VocabExpansionModule, VocabDataModule, args)
 
 
 def _run(
