@@ -21,6 +21,8 @@ What lightning 2.6.6, fsspec 2026.9 and torch 2.13 do, and why it does not outli
 
 from __future__ import annotations
 
+import errno
+import pickle
 import zipfile
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -35,6 +37,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from lightning_vocab.distributed import METADATA_NAME, read_metadata
 from lightning_vocab.vocabulary.whole_files import remove_leftovers, whole_file
 
 
@@ -84,6 +87,10 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             FileNotFoundError: If there is none.
             ValueError: If the file is cut off or damaged.
         """
+        if not _is_remote(path) and Path(path).is_dir():
+            raise ValueError(
+                f"{path} is a folder, as ModelParallelStrategy writes it: go on with that strategy."
+            )
         if not _is_remote(path) and Path(path).is_file():
             problem = find_damage(path)
             if problem is not None:
@@ -95,9 +102,10 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
 
 def find_damage(path: _PATH) -> str | None:
-    """What is wrong with a file of `torch.save`, or None if each byte is as it was written.
+    """What is wrong with a file of `torch.save`, or None if it is as it was written.
 
-    Cost: the file is read once.
+    The file's own checksums are compared, which cover all that it holds, but not the names and
+    lengths of its parts. Cost: the file is read once.
 
     Args:
         path: The file.
@@ -107,23 +115,32 @@ def find_damage(path: _PATH) -> str | None:
             damaged = file.testzip()
     except zipfile.BadZipFile:
         return f"its {Path(path).stat().st_size:,} bytes end before the file does"
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file is no reading error
+            raise
+        return "its list of parts is damaged"
+    except (ValueError, NotImplementedError, EOFError, RuntimeError):
+        return "its list of parts is damaged"
     return None if damaged is None else f"{damaged} in it is damaged"
 
 
 def newest_checkpoint(folders: Iterable[str | Path]) -> Path | None:
-    """The youngest whole ``.ckpt`` file in any of the folders; None if there is none.
+    """The youngest whole ``.ckpt`` in any of the folders; None if there is none.
 
-    Broken files are passed over with a warning, links to nothing without one.
+    A file, or a folder as `ModelParallelStrategy` writes it. Broken files, and checkpoints of
+    weights alone, are passed over with a warning, links to nothing without one.
 
     Args:
         folders: Where to look, not deeper; a folder need not exist.
     """
-    files = [file for folder in folders for file in Path(folder).glob("*.ckpt") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        problem = find_damage(file)
+    found = [path for folder in folders for path in Path(folder).glob("*.ckpt")]
+    written = {path: _written(path) for path in found}
+    whole = [path for path in found if written[path]]
+    for path in sorted(whole, key=lambda path: written[path], reverse=True):
+        problem = (find_damage(path) if path.is_file() else None) or _lack(path)
         if problem is None:
-            return file
-        rank_zero_warn(f"{file} is passed over, it is no whole checkpoint: {problem}.")
+            return path
+        rank_zero_warn(f"{path} is passed over, it is no whole checkpoint: {problem}.")
     return None
 
 
@@ -150,7 +167,7 @@ def checkpoint_to_resume(trainer: Trainer) -> Path | None:
     if newest is None:
         rank_zero_info(f"No checkpoint in {', '.join(map(str, folders)) or 'any folder'} yet.")
     else:
-        written = datetime.fromtimestamp(newest.stat().st_mtime).isoformat(" ", "seconds")
+        written = datetime.fromtimestamp(_written(newest) / 1e9).isoformat(" ", "seconds")
         rank_zero_info(f"The newest whole checkpoint is {newest}, written at {written}.")
     return newest
 
@@ -163,6 +180,26 @@ def write_whole_checkpoints(trainer: Trainer) -> None:
     """
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeFileCheckpointIO()
+
+
+def _written(path: Path) -> int:
+    """When a checkpoint was written, in nanoseconds; 0 if it is none."""
+    file = path / METADATA_NAME if path.is_dir() else path
+    return file.stat().st_mtime_ns if file.is_file() else 0
+
+
+def _lack(path: Path) -> str | None:
+    """What a checkpoint lacks that a run goes on from."""
+    try:
+        if path.is_dir():
+            found = read_metadata(path)
+        else:
+            found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError:  # it has objects of its own: whoever loads it will say so
+        return None
+    except (RuntimeError, EOFError, KeyError, ValueError):  # a list of parts with wrong places
+        return "its list of parts is damaged"
+    return None if "lr_schedulers" in found else "it holds weights alone"
 
 
 def _checkpoint_folders(trainer: Trainer) -> list[Path]:

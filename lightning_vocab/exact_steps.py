@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from typing_extensions import override
 
@@ -50,15 +51,16 @@ class ExactSteps(LightningModule):
     _counts: tuple[Tensor, ...] = ()
     """Scored tokens of all ranks, for each batch of the accumulation window."""
 
-    _outer: ExitStack | None = None
+    _outer: tuple[Tensor, Tensor | None] | None = None
+    """States of the random numbers outside the batch: of the CPU, and of a GPU."""
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the random numbers of this batch."""
         self._leave_batch()  # where the one before was given up
-        self._outer = ExitStack()
-        devices = [self.device] if self.device.type == "cuda" else []
-        self._outer.enter_context(torch.random.fork_rng(devices))
+        on_gpu = self.device.type == "cuda"
+        gpu = torch.cuda.get_rng_state(self.device) if on_gpu else None
+        self._outer = torch.get_rng_state(), gpu
         place = self.trainer.distributed_sampler_kwargs or {"rank": 0}
         told = (torch.initial_seed(), self.trainer.global_step, batch_idx, place["rank"])
         digest = hashlib.sha256(repr(told).encode()).digest()
@@ -131,7 +133,8 @@ class ExactSteps(LightningModule):
         mean = self.trainer.strategy.reduce
         gradients = {name: mean(each.clone(), reduce_op="mean") for name, each in named}
         counts = [int(count) for count in self._counts]
-        checkpoint[WINDOW_KEY] = {"gradients": gradients, "counts": counts}
+        batches = self.trainer.accumulate_grad_batches
+        checkpoint[WINDOW_KEY] = {"gradients": gradients, "counts": counts, "batches": batches}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -141,17 +144,38 @@ class ExactSteps(LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        """Go on with the window in which the checkpoint was saved."""
+        """Go on with the window in which the checkpoint was saved.
+
+        Raises:
+            MisconfigurationException: If the window of this run has another number of batches.
+        """
         super().on_train_start()
+        self._outer = None  # of a fit that ended inside a batch: its seed is not this fit's
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
+            if isinstance(callback, GradientAccumulationScheduler):
+                # Lightning asks it when an epoch starts, which a fit resumed inside one has not.
+                batches = callback.get_accumulate_grad_batches(self.trainer.current_epoch)
+                self.trainer.accumulate_grad_batches = batches
         self._is_window_full = self._open_window is None
         if self._open_window is None:
             return
+        saved, batches = self._open_window["batches"], self.trainer.accumulate_grad_batches
+        if saved != batches:
+            raise MisconfigurationException(
+                f"The checkpoint was saved between the {saved} batches of an optimizer step, this "
+                f"run has accumulate_grad_batches={batches}: keep {saved}, or resume from a "
+                "checkpoint that was saved after a step."
+            )
         for name, gradient in self._open_window["gradients"].items():
             self.get_parameter(name).grad = gradient.to(self.device)
         self._counts = tuple(torch.tensor(self._open_window["counts"], device=self.device))
         self._open_window = None
 
     def _leave_batch(self) -> None:
-        if self._outer is not None:
-            self._outer.close()
-            self._outer = None
+        if self._outer is None:
+            return
+        cpu, gpu = self._outer
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, self.device)
+        self._outer = None

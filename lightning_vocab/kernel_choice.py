@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.distributed import is_sharded
 from lightning_vocab.functional.loss_kernels import OWN, Trial, fastest
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.uncompiled import uncompiled
 
 FASTEST = "fastest"
+KERNEL_KEY = "loss_kernel"
+"""Entry of a checkpoint that holds the choice."""
 
 
 class KernelChoice:
@@ -23,7 +27,7 @@ class KernelChoice:
     While the old rows are frozen ours is the only one that does not compute their gradient. Where
     all rows train, ``fastest`` times those that are installed on the first batch, and takes the
     fastest of those that give our numbers; rank 0 decides. What is chosen depends on the clock, so
-    two runs may differ in their last bits.
+    two runs may differ in their last bits; one that is resumed keeps its choice (`state`).
 
     Args:
         wanted: ``own`` or ``fastest``.
@@ -37,6 +41,8 @@ class KernelChoice:
             raise ValueError(f"loss_kernel is {OWN!r} or {FASTEST!r}, got {wanted!r}.")
         self._wanted = wanted
         self._trained: list[bool] | None = None
+        self.state: dict[str, Any] = {}
+        """Which parameters of the head trained when the kernel was chosen, and which it was."""
 
     @uncompiled
     def settle(self, loss: NextTokenLoss, batch: Mapping[str, Tensor], trainer: Trainer) -> None:
@@ -51,6 +57,9 @@ class KernelChoice:
             MisconfigurationException: If the rows are divided among ranks.
         """
         if self._wanted == OWN:
+            if self._trained is None:
+                self._trained = []
+                rank_zero_info(f"Loss kernel {OWN}.")
             return
         if is_sharded(trainer):
             raise MisconfigurationException(
@@ -60,10 +69,18 @@ class KernelChoice:
         trained = [parameter.requires_grad for parameter in loss.head_parameters()]
         if trained == self._trained:
             return
+        is_resumed = self._trained is None and self.state.get("trained") == trained
+        if is_resumed:
+            loss.kernel = self.state["kernel"]
+            rank_zero_info(f"Loss kernel {loss.kernel}, as before the run was resumed.")
+        elif not trainer.strategy.broadcast(bool((batch["labels"][:, 1:] != IGNORED).any())):
+            return  # nothing to compare on; the next batch will do
+        else:
+            trials = loss.try_kernels(batch)
+            loss.kernel = trainer.strategy.broadcast(fastest(trials) if trials else OWN)
+            rank_zero_info(_report(loss.kernel, trials))
         self._trained = trained
-        trials = loss.try_kernels(batch)
-        loss.kernel = trainer.strategy.broadcast(fastest(trials) if trials else OWN)
-        rank_zero_info(_report(loss.kernel, trials))
+        self.state = {"trained": trained, "kernel": loss.kernel}
 
 
 def _report(chosen: str, trials: list[Trial]) -> str:

@@ -107,13 +107,13 @@ class NextTokenLoss:
             return []
         with evaluating(self.model), torch.no_grad():
             hidden = self._hidden(batch)
-        options = {**self._options, "skip_negligible": self.skip_negligible}
         blocks = self._blocks()
         targets = batch["labels"][:, 1:]
         if self._split is not None:
             targets = self._split[1].rows.columns(targets)
-        names = usable_kernels(hidden, blocks, self.softcap)
-        return try_kernels(names, hidden, targets, blocks, **options) if names else []
+        # Other kernels skip nothing.
+        names = [] if self.skip_negligible else usable_kernels(hidden, blocks, self.softcap)
+        return try_kernels(names, hidden, targets, blocks, **self._options) if names else []
 
     @torch.no_grad()
     def nats(self, batch: Mapping[str, Tensor]) -> Tensor:

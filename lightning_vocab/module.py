@@ -26,7 +26,7 @@ from lightning_vocab.exact_steps import ExactSteps
 from lightning_vocab.functional.loss_kernels import OWN
 from lightning_vocab.generation import continuations
 from lightning_vocab.initializers import Initializer
-from lightning_vocab.kernel_choice import KernelChoice
+from lightning_vocab.kernel_choice import KERNEL_KEY, KernelChoice
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.parameter_groups import parameter_groups
 from lightning_vocab.resuming import Options, configured_options, keep_configured_options
@@ -75,8 +75,8 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         chunk_size: Positions whose logits are in memory at a time.
         skip_negligible: Leave rows out of the gradient of the hidden states that add less to it
             than its rounding does; the rows' own gradients are not touched.
-        loss_kernel: ``own``, or ``fastest``: once all rows train, time the losses of torch and (on
-            a GPU) liger-kernel beside ours; take the fastest that gives the same numbers.
+        loss_kernel: ``own``, or ``fastest``: once all rows train, time the losses of torch (in
+            float32) and liger-kernel (on a GPU) beside ours; take the fastest of equal ones.
         gradient_checkpointing: Compute the layers again in the backward pass instead of keeping
             what they made.
         initializer_seed: Seed of initializers that draw numbers; the same on every rank.
@@ -229,9 +229,8 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> list[str]:
         """Continue each prompt of the batch greedily; the continuations as text."""
-        return continuations(
-            self.language_model, self.tokenizer, batch, self.hparams["max_new_tokens"]
-        )
+        length = self.hparams["max_new_tokens"]
+        return continuations(self.language_model, self.tokenizer, batch, length)
 
     # --- the optimizer and the checkpoint --------------------------------------------------------
 
@@ -241,11 +240,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         groups = parameter_groups(
             self.language_model,
             self,
-            learning_rates={
-                "new_rows": self.hparams["lr_new_rows"],
-                "old_rows": self.hparams["lr_old_rows"],
-                "backbone": self.hparams["lr_backbone"],
-            },
+            {name: self.hparams[f"lr_{name}"] for name in ("new_rows", "old_rows", "backbone")},
             weight_decay_rows=self.hparams["weight_decay_rows"],
             weight_decay_backbone=self.hparams["weight_decay_backbone"],
         )
@@ -284,6 +279,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         """Put the manifest of the vocabulary and the optimizer's options into the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[OPTIONS_KEY] = self._options
+        checkpoint[KERNEL_KEY] = self._kernel.state
         if self.expanded is not None:
             checkpoint[MANIFEST_KEY] = self.expanded.expansion.to_json()
 
@@ -296,6 +292,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         """
         super().on_load_checkpoint(checkpoint)
         self._saved_options = checkpoint.get(OPTIONS_KEY, {})
+        self._kernel.state = checkpoint.get(KERNEL_KEY, {})
 
     @override
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:

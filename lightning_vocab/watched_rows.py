@@ -75,7 +75,7 @@ class WatchedRows:
         for age, measured in (("new", new), ("old", old)):
             for name, number in measured.numbers.items():
                 numbers[f"{name}_{age}_{self.role}"] = number
-        numbers[f"norm_ratio_{self.role}"] = new.median_norm / old.median_norm
+        numbers[f"norm_ratio_{self.role}"] = float(new.median_norm / old.median_norm)
         nearest = nearest_cosine(new.rows, old.rows).values.mean()
         numbers[f"nearest_old_cosine_{self.role}"] = float(nearest)
         return RowSpectra(self.role, new.rows, old.rows, new.values, old.values, numbers)
@@ -87,7 +87,7 @@ class _Measured:
 
     rows: Tensor
     values: Tensor
-    median_norm: float
+    median_norm: Tensor  # not a float, which cannot be divided by zero
     numbers: dict[str, float]
 
 
@@ -99,7 +99,7 @@ def _measured(rows: Tensor) -> _Measured:
         "top1_share": float(top1_share(values)),
         "mean_pairwise_cosine": float(mean_pairwise_cosine(rows)),
     }
-    return _Measured(rows, values, float(row_norms(rows).median), numbers)
+    return _Measured(rows, values, row_norms(rows).median, numbers)
 
 
 def watch(

@@ -156,7 +156,6 @@ class Run:
             accelerator="cpu",
             max_steps=STEPS,
             max_epochs=-1,
-            accumulate_grad_batches=2,
             gradient_clip_val=0.5,
             limit_val_batches=0,
             logger=False,
@@ -173,7 +172,7 @@ class Run:
                 saving,
                 *callbacks,
             ],
-            **({"devices": 1} | options),
+            **({"devices": 1, "accumulate_grad_batches": 2} | options),
         )
 
 

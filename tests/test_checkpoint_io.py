@@ -28,7 +28,8 @@ QUIET: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "lo
 
 def write(path: Path, value: float = 0.0, age: int = 0) -> Path:
     """A checkpoint that was written ``age`` seconds before the others."""
-    WholeFileCheckpointIO().save_checkpoint({"value": torch.full((1000,), value)}, path)
+    content = {"value": torch.full((1000,), value), "lr_schedulers": []}
+    WholeFileCheckpointIO().save_checkpoint(content, path)
     os.utime(path, (1_000_000 - age, 1_000_000 - age))
     return path
 
@@ -81,6 +82,34 @@ def test_the_newest_whole_checkpoint_is_found_whatever_stands_beside_it(tmp_path
     os.utime(cut(tmp_path / "last.ckpt"), (2_000_000, 2_000_000))
     os.utime(tmp_path / "step=9.ckpt", (2_000_000, 2_000_000))
     assert newest_checkpoint([tmp_path]) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*is passed over, it is no whole checkpoint")
+def test_a_file_whose_list_of_parts_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    expected = write(tmp_path / "whole.ckpt", age=5)
+    file = write(tmp_path / "last.ckpt")
+    content = file.read_bytes()
+    start = content.index(b"PK\x01\x02")
+    for place in range(start, len(content), 7):  # each reader's error has a class of its own
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :])
+        assert newest_checkpoint([tmp_path]) in (expected, file)
+
+
+def test_a_checkpoint_of_weights_alone_is_passed_over(tmp_path: Path) -> None:
+    expected = write(tmp_path / "step=2.ckpt", age=5)
+    torch.save({"state_dict": {}}, tmp_path / "weights.ckpt")
+    with pytest.warns(UserWarning, match=r"weights.ckpt is passed over, .* weights alone"):
+        assert newest_checkpoint([tmp_path]) == expected
+
+
+def test_a_folder_of_a_divided_run_is_a_checkpoint_and_another_is_none(tmp_path: Path) -> None:
+    for name in ("step=4.ckpt", "other.ckpt"):
+        (tmp_path / name).mkdir()
+    torch.save({"lr_schedulers": []}, tmp_path / "step=4.ckpt" / "meta.pt")
+    write(tmp_path / "step=2.ckpt", age=5)
+    assert newest_checkpoint([tmp_path]) == tmp_path / "step=4.ckpt"
+    with pytest.raises(ValueError, match="as ModelParallelStrategy writes it"):
+        WholeFileCheckpointIO().load_checkpoint(tmp_path / "step=4.ckpt")
 
 
 def test_former_starts_of_a_run_are_seen_through_the_logger(tmp_path: Path) -> None:

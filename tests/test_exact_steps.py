@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -146,6 +149,7 @@ def stub(step: int, rank: int) -> SimpleNamespace:
         is_last_batch=False,
         num_training_batches=10,
         accumulate_grad_batches=1,
+        callbacks=[],
     )
 
 
@@ -202,3 +206,43 @@ def test_a_checkpoint_inside_an_accumulation_window_holds_its_gradients(
     assert window["gradients"]
     for name, value in ends[0].items():  # the mean of ranks rounds once more
         torch.testing.assert_close(ends[1][name], value, rtol=0, atol=0 if ranks == 1 else 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_an_open_window_goes_on_with_as_many_batches_only(tied_folder: str, tmp_path: Path) -> None:
+    run, path = Run.make(tmp_path / "run", tied_folder), tmp_path / "inside.ckpt"
+    run.trainer(SaveAfter(2, path)).fit(run.module(), datamodule=run.data())
+    assert torch.load(path, weights_only=True)[WINDOW_KEY]["batches"] == 2
+    with pytest.raises(MisconfigurationException, match=r"between the 2 batches .* keep 2"):
+        run.trainer(accumulate_grad_batches=4).fit(
+            run.module(), datamodule=run.data(), ckpt_path=str(path)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_run_with_scheduled_windows_is_resumed_inside_an_epoch(
+    tied_folder: str, tmp_path: Path
+) -> None:
+    run, path = Run.make(tmp_path / "run", tied_folder), tmp_path / "inside.ckpt"
+    ends = []
+    for saving, resumed in ((SaveAfter(12, path), None), (SaveAfter(-1, path), str(path))):
+        torch.manual_seed(7)
+        module, windows = run.module(), GradientAccumulationScheduler({0: 1, 1: 3})
+        trainer = run.trainer(saving, windows, accumulate_grad_batches=1)
+        trainer.fit(module, datamodule=run.data(), ckpt_path=resumed)
+        ends.append(module.state_dict())
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert is_same(*ends)
+
+
+def test_a_batch_that_fails_does_not_undo_the_seed_of_the_next_fit() -> None:
+    module = ExactSteps()
+    module._trainer = stub(0, 0)  # type: ignore[assignment]  # all that is asked of it
+    module.on_train_batch_start(None, 0)  # and the batch fails
+    torch.manual_seed(2)
+    expected = torch.get_rng_state()
+    module.on_train_start()
+    module.on_train_batch_start(None, 0)
+    module.on_train_batch_end(None, None, 0)
+    assert torch.equal(torch.get_rng_state(), expected)
+    copy.deepcopy(module)

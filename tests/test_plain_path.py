@@ -8,18 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
-from lightning_vocab.callbacks import FreezeBackbone
+from lightning_vocab.callbacks import FreezeBackbone, UnfreezeAt
 from lightning_vocab.data.rows import IGNORED
+from lightning_vocab.functional._negligible import RelevantRows
+from lightning_vocab.initializers import SubwordMean
+from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.module import VocabExpansionModule
-from lightning_vocab.rows import export_model
+from lightning_vocab.rows import expand_model, export_model
+from lightning_vocab.rows.roles import parameter_roles
 from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer, save_expansion
-from tests.conftest import NEW_TEXTS
+from tests.conftest import NEW_TEXTS, make_model, make_tokenizer
+from tests.expanded import make_expanded
+from tests.quiet import quiet_trainer
+from tests.rows.bases import make_base
 
 Batch = dict[str, Tensor]
 RATE, BASE_ROWS = 0.3, 300
@@ -110,17 +116,13 @@ def train_plainly(
         optimizer.zero_grad()
 
 
-def fit(module: VocabExpansionModule | Any, folder: Path, **options: Any) -> None:
-    Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        **options,
-    ).fit(module, DataLoader(make_batches(), batch_size=None))  # type: ignore[arg-type]
+def fit(module: Any, folder: Path, *, validates: bool = False, **options: Any) -> dict[str, Tensor]:
+    batches = make_batches()
+    rows: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list will do
+    scored: Any = [each | {"num_bytes": torch.full((3,), 40)} for each in batches[:2]]
+    trainer = quiet_trainer(folder, max_epochs=1, **options)
+    trainer.fit(module, rows, DataLoader(scored, batch_size=None) if validates else None)
+    return dict(trainer.callback_metrics)
 
 
 def merged_state(module: VocabExpansionModule, folder: Path) -> dict[str, Tensor]:
@@ -136,9 +138,8 @@ def merged_state(module: VocabExpansionModule, folder: Path) -> dict[str, Tensor
         ({}, {"accumulate_grad_batches": 4}, {"window": 4}),
         ({}, {"gradient_clip_val": 0.1}, {"clip": 0.1}),
         ({"gradient_checkpointing": True}, {}, {}),
-        ({"skip_negligible": True}, {}, {}),
     ],
-    ids=["as it is", "accumulation", "clipping", "checkpointing", "skip-negligible"],
+    ids=["as it is", "accumulation", "clipping", "checkpointing"],
 )
 def test_training_equals_a_plain_loop(
     only_new: bool,
@@ -162,22 +163,63 @@ def test_training_equals_a_plain_loop(
 
 @pytest.mark.slow  # the tracing takes ten seconds
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's tracer
-def test_a_compiled_module_trains_as_one_that_is_not(tied_folder: str, tmp_path: Path) -> None:
+def test_a_compiled_module_trains_in_stages_as_one_that_is_not(tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
+    base, tokenizer = tmp_path / "base", make_tokenizer()
+    make_model(tied=False).save_pretrained(base)
+    tokenizer.save_pretrained(base)
     expanded = ContinuedBPE(num_new_tokens=12).extend(
-        load_tokenizer(tied_folder), NEW_TEXTS * 4, base_rows=BASE_ROWS
+        load_tokenizer(str(base)), NEW_TEXTS * 4, base_rows=BASE_ROWS
     )
     folder = str(save_expansion(expanded, tmp_path / "expansion"))
-    plain, compiled = (make_module(tied_folder, folder) for _ in range(2))
-    fit(plain, tmp_path)
-    counters.clear()
-    fit(torch.compile(compiled, backend="aot_eager"), tmp_path)
+    plain, compiled = (make_module(str(base), folder) for _ in range(2))
+    scores = [
+        fit(each, tmp_path, callbacks=[FreezeBackbone(), UnfreezeAt(3)], validates=True)
+        for each in (plain, torch.compile(compiled, backend="aot_eager"))
+    ]
     assert counters["stats"]["unique_graphs"] > 0
     # It is left for what says so itself (checks, the loss, logging), and for nothing else.
     assert all("torch.compiler.disable" in reason for reason in counters["graph_break"])
+    assert scores[0].keys() == scores[1].keys()
+    assert scores[1]["val/bits_per_byte/0"] == pytest.approx(scores[0]["val/bits_per_byte/0"])
     for name, expected in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("only_new", [True, False], ids=["new-rows", "all"])
+def test_rows_that_are_skipped_would_have_changed_nothing(
+    only_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expanded = make_expanded(make_tokenizer(), [f"<|{n}|>" for n in range(12)])
+    kept: list[int] = []
+    chosen = RelevantRows.rows
+
+    def noted(self: RelevantRows, index: int) -> Tensor | None:
+        rows = chosen(self, index)
+        kept.append(BASE_ROWS if rows is None else len(rows))
+        return rows
+
+    monkeypatch.setattr(RelevantRows, "rows", noted)
+    found = []
+    for skips in (False, True):
+        model = make_base("phi-bias", BASE_ROWS)
+        model.lm_head.bias.data[100:] = -40.0  # rows of other languages, so to speak
+        expand_model(model, expanded, SubwordMean())
+        roles = parameter_roles(model)
+        for parameter in (*roles.old_rows, *roles.backbone):
+            parameter.requires_grad_(not only_new)
+        loss = NextTokenLoss(model, chunk_size=7, skip_negligible=skips)
+        for batch in make_batches():
+            ids = torch.where(batch["input_ids"] < BASE_ROWS, batch["input_ids"] % 100, 305)
+            labels = torch.where(batch["labels"] == IGNORED, IGNORED, ids)
+            loss.mean_nats({**batch, "input_ids": ids, "labels": labels}).backward()  # type: ignore[no-untyped-call]
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert kept
+    assert min(kept) <= 100
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-5, atol=2e-6, msg=name)
 
 
 def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:

@@ -23,9 +23,9 @@ class FreezeBackbone(PhaseCallback):
     phase. After the fit everything is as trainable as it was before.
 
     Works with one device, with DDP, which is wrapped anew at each change, and for a
-    `VocabExpansionModule` with ModelParallelStrategy; not tested with `torch.compile`. Give the
-    optimizer all parameters from the start and add none later: then schedulers, resume and several
-    unfreezings just work.
+    `VocabExpansionModule` with ModelParallelStrategy and `torch.compile`. Give the optimizer all
+    parameters from the start and add none later: then schedulers, resume and several unfreezings
+    just work.
 
     Args:
         attribute: Dotted name of the attribute that holds the causal language model. Needed only

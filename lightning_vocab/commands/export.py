@@ -44,6 +44,12 @@ def export(
 
 def _check_checkpoint(path: str) -> None:
     """Refuse what is no checkpoint of a run; no weights are read."""
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{path!r} is a folder: expected a checkpoint file. Folders are what "
+            "ModelParallelStrategy writes; add ExportHuggingFace to the callbacks of such a run, "
+            "and go on with --ckpt_path to export at its end."
+        )
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path!r}: expected a file that fit wrote.")
     if not zipfile.is_zipfile(path):  # what torch.save writes, and all that can be mapped

@@ -115,15 +115,17 @@ class ShuffledBuffers:
             place: Where to begin.
 
         Raises:
-            ValueError: If there is no document for this process, time and again.
+            ValueError: If there is no document for this process, time and again, in any shard.
         """
-        num_empty = 0
-        while num_empty < _MOST_EMPTY:
+        num_empty, seen_empty = 0, set[int]()
+        while num_empty < _MOST_EMPTY or len(seen_empty) < len(self.shards):
             epoch = _Epoch(self, place)
+            seen_empty.update(epoch.shards)
             while texts := epoch.buffer():
                 yield place, texts
                 place = epoch.place
                 num_empty = -1
+                seen_empty.clear()
             num_empty += 1
             place = BufferPlace(place.epoch + 1)
         raise ValueError(
@@ -145,6 +147,11 @@ class _Epoch:
         self._order: NDArray[numpy.int64] = order[first::step]
         self._next_shard = place.next_shard
         self._open = [self._opened(number, position) for number, position in place.opened]
+
+    @property
+    def shards(self) -> list[int]:
+        """Which of all shards this process reads, in order."""
+        return [int(index) for index in self._order]
 
     def buffer(self) -> list[str]:
         """The buffer of `place`, which moves behind it; empty at the end of the epoch."""

@@ -60,8 +60,10 @@ def stream_files(source: TextSource) -> tuple[datasets.IterableDataset, list[Pat
     """
     files = find_files(source.path)
     suffix = suffix_of(files[0])
+    files = _with_content(files)
+    if not files:
+        raise no_text(source)
     if suffix == ".txt":
-        files = _with_content(files)
         options: dict[str, Any] = {"sample_by": source.sample_by, "encoding": _ENCODING}
         options["chunksize"] = 1 << 20  # characters in memory for each file that is open
     elif suffix == ".parquet":

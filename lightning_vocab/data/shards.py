@@ -65,7 +65,8 @@ class Shard:
         is_table = isinstance(batch, pyarrow.Table)
         names = batch.column_names if is_table else list(batch)
         # Files of lines and the demo text come in the one column `text`, whatever their field is.
-        column = "text" if names == ["text"] else self.source.text_field
+        is_ours = names == ["text"] and self.source.kind != "hub"
+        column = "text" if is_ours else self.source.text_field
         if column not in names:
             check_column(self.source, names, self.source.path)
         texts = batch[column].combine_chunks() if is_table else pyarrow.array(batch[column])

@@ -1,5 +1,6 @@
 """All that leans on private parts of Lightning or on `torch.distributed`."""
 
+from lightning_vocab.distributed.checkpoint_folders import METADATA_NAME, read_metadata
 from lightning_vocab.distributed.clipping import clip_by_global_norm
 from lightning_vocab.distributed.exchange import RankExchange
 from lightning_vocab.distributed.rewrap import rewrap
@@ -15,11 +16,13 @@ from lightning_vocab.distributed.strategies import (
 from lightning_vocab.distributed.whole_model import whole_model
 
 __all__ = [
+    "METADATA_NAME",
     "RankExchange",
     "ShardableModule",
     "ShardedRows",
     "clip_by_global_norm",
     "is_sharded",
+    "read_metadata",
     "refuse_sharded_strategy",
     "refuse_unsupported_strategy",
     "refuse_untested_strategy",

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.load import _METADATA_FILENAME
+from lightning.fabric.utilities.load import _METADATA_FILENAME as METADATA_NAME
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from lightning_vocab.vocabulary.whole_files import whole_folder
+
+__all__ = ["METADATA_NAME", "guard_checkpoints", "only_saved_states", "read_metadata"]
 
 
 def guard_checkpoints(
@@ -64,7 +66,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         MisconfigurationException: If it is something else.
     """
-    file = Path(path) / _METADATA_FILENAME
+    file = Path(path) / METADATA_NAME
     if not file.is_file():
         raise MisconfigurationException(
             f"ModelParallelStrategy loads a checkpoint folder that it has written, got {path}. "

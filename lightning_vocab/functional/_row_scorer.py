@@ -232,6 +232,11 @@ class RowScorer:
 
 
 def dtype_of_products(hidden: Tensor) -> torch.dtype:
+    """In what dtype hidden states are multiplied with rows: their own, or that of autocast.
+
+    Args:
+        hidden: Hidden states.
+    """
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

@@ -57,19 +57,21 @@ def usable_kernels(
 ) -> list[str]:
     """Kernels besides ours that can compute the loss here; none where some rows do not train.
 
-    ``torch`` is `torch.nn.functional.linear_cross_entropy` in its chunked form, where torch has it
-    and the logits have no cap; ``liger`` is that of liger-kernel, on a GPU where it is installed.
+    ``torch`` is `torch.nn.functional.linear_cross_entropy` in its chunked form, where torch has it,
+    the logits have no cap and the products are not of half precision, in which torch 2.13 adds the
+    loss up and comes to a halt; ``liger`` is that of liger-kernel, on a GPU where it is installed.
 
     Args:
         hidden: Last hidden states, ``(..., dim)``.
         blocks: The rows of the head.
         softcap: Bound of the logits by tanh.
     """
+    is_half = dtype_of_products(hidden).itemsize < 4
     trains = [block.weight.requires_grad for block in blocks[:2]]
     if not all(trains) or any(block.dead is not None for block in blocks):
         return []
     can = {
-        "torch": softcap is None and hasattr(torch.nn, "LinearCrossEntropyOptions"),
+        "torch": softcap is None and not is_half and hasattr(torch.nn, "LinearCrossEntropyOptions"),
         "liger": hidden.is_cuda and find_spec("liger_kernel") is not None,
     }
     return [name for name, usable in can.items() if usable]

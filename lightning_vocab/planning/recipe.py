@@ -49,7 +49,7 @@ def write_recipe(
     config = {
         "seed_everything": 7,
         "trainer": _trainer(run, steps),
-        "model": _model(base, run, steps),
+        "model": _model(base, run, steps, rate_of_new_rows(plan.model.hidden_size)),
         "data": {
             "extender": _extender(advice, extender),
             "train": [_plain(source) for source in texts.growth.values()],
@@ -83,21 +83,41 @@ def _trainer(run: str, steps: int) -> dict[str, Any]:
     }
 
 
-def _model(base: str, run: str, steps: int) -> dict[str, Any]:
+def rate_of_new_rows(width: int | None) -> float:
+    """Learning rate of stage 1, to one digit: 1e-3 for a width of 896 to 1e-4 for 4,096.
+
+    AdamW moves each number of a row by about the rate, and a logit adds up all of them: the wider
+    the rows, the smaller the step that moves a logit by as much. A rule of thumb.
+
+    Args:
+        width: Width of the rows; None if it is not known, which gets what narrow rows get.
+
+    Example:
+        >>> [rate_of_new_rows(width) for width in (128, 896, 2048, 4096, 8192)]
+        [0.001, 0.001, 0.0003, 0.0001, 0.0001]
+    """
+    if width is None:
+        return 1e-3
+    per_octave = math.log(10) / math.log(4096 / 896)
+    rate = min(1e-3, max(1e-4, 1e-3 * (896 / width) ** per_octave))
+    return float(f"{rate:.0e}")
+
+
+def _model(base: str, run: str, steps: int, rate: float) -> dict[str, Any]:
     later = ("old_rows", "backbone_decay", "backbone_no_decay")
     return {
         "base": base,
         "expansion_dir": f"{run}/expansion",
         "dtype": "bfloat16",
         "initializer": _object("initializers.SubwordMean"),
-        "lr_new_rows": 1.0e-3,
+        "lr_new_rows": rate,
         "lr_old_rows": 1.0e-4,
         "lr_backbone": 1.0e-5,
         "weight_decay_rows": 0.0,
         "weight_decay_backbone": 0.1,
         "optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 1.0e-3, "betas": [0.9, 0.95], "weight_decay": 0.0},
+            "init_args": {"lr": rate, "betas": [0.9, 0.95], "weight_decay": 0.0},
         },
         "lr_scheduler": _object(
             "schedules.WarmupCosine",

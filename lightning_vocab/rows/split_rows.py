@@ -22,7 +22,7 @@ class SplitRows(nn.Module):
 
     A checkpoint carries the ids of the new rows; loading it into rows of other ids is an error.
 
-    New rows and their bias are stored in float32 beside old rows of half precision, and stay so
+    New rows and their bias are stored in float32 beside old rows of half precision, and stay wide
     when the model is cast (``module.bfloat16()``, the Trainer's ``bf16-true``): half precision
     would round most steps of their optimizer away. The model sees them rounded to the dtype of the
     old rows, as they are exported, and their gradient is summed in float32.

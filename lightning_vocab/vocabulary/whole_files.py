@@ -143,6 +143,7 @@ def _settle(fresh: Path, place: Path) -> None:
         except OSError:
             former.rename(place)
             raise
+        former.rename(fresh.with_name("replaced"))  # half of it must never be put back
     else:
         fresh.replace(place)
     _sync(place.parent)

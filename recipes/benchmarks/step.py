@@ -277,7 +277,12 @@ def main() -> None:
     if args.stage == 1:
         shape = SHAPES[args.shape]
         head, floor = map(median, head_floor.seconds(args, shape.rows, shape.dim))
-        console.print(f"Head alone {head:.2f} s, its floor {floor:.2f} s: {head / floor:.2f}")
+        num = args.batch * args.time * shape.dim
+        work = num * (4 * shape.rows + 6 * args.new_rows) / 1e9
+        console.print(
+            f"Head alone {head:.2f} s ({work / head:,.0f} GFLOP/s), bare products {floor:.2f} s "
+            f"({work / floor:,.0f} GFLOP/s): {head / floor:.2f}"
+        )
     if missing := [way for way in STAGES[args.stage] if way not in ways]:
         console.print(f"Not installed or not asked for: {', '.join(missing)}.")
 

@@ -21,7 +21,7 @@ from typing_extensions import override
 from lightning_vocab.callbacks.spectrum import EmbeddingCollapseWarning, EmbeddingSpectrumMonitor
 from lightning_vocab.functional import singular_values
 from lightning_vocab.vocabulary.folder import save_expansion
-from lightning_vocab.watched_rows import watch
+from lightning_vocab.watched_rows import WatchedRows, watch
 from tests.callbacks.modules import (
     BASE_ROWS,
     BATCHES_PER_EPOCH,
@@ -354,3 +354,8 @@ def test_two_ranks_log_each_value_once(tmp_path: Path) -> None:
     }
     fit_two_ranks(tmp_path, PicoModule(), [EmbeddingSpectrumMonitor(1)], **options)
     assert logged_steps(tmp_path) == [0, 1, 2]
+
+
+def test_old_rows_of_zeros_stop_no_run() -> None:
+    found = WatchedRows("input", lambda: (torch.ones(1, 4), torch.zeros(1, 4))).measure()
+    assert found.numbers["norm_ratio_input"] == float("inf")

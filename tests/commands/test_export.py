@@ -16,6 +16,11 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         export(str(tmp_path / "none.ckpt"), str(tmp_path / "out"))
 
 
+def test_a_folder_is_no_checkpoint_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder: .* add ExportHuggingFace"):
+        export(str(tmp_path), str(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("content", [b"", b"tokens\nof a list\n", b"PK\x03\x04 cut short"])
 def test_a_file_of_another_kind_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(content)

@@ -116,6 +116,17 @@ def test_process_without_a_document_is_told() -> None:
         next(buffers.read(BufferPlace()))
 
 
+def test_a_process_that_gets_the_blank_file_of_an_epoch_goes_on_with_the_next() -> None:
+    blank = datasets.Dataset.from_dict({"text": [" "]}).to_iterable_dataset()
+    shards, _ = in_memory([1])  # which of two processes reads it is drawn anew
+    shards.append(Shard(shards[0].source, "1", blank))
+    for seed in range(40):
+        buffers = ShuffledBuffers(shards, Reader(0, 2, 0, 1), seed=seed, buffer_size=4)
+        for _, (place, _) in zip(range(60), buffers.read(BufferPlace()), strict=False):
+            last = place.epoch
+        assert last > 60
+
+
 @given(length=st.integers(0, 40), block_size=st.integers(2, 9))
 def test_packed_rows_hold_every_token_as_a_target_once(length: int, block_size: int) -> None:
     rows, left = pack(numpy.arange(length), block_size)

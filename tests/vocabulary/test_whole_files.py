@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_all_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(
 
     write_whole(tmp_path / "cache", write)
     assert done == ["sync rows", "sync new", "new becomes cache", f"sync {tmp_path.name}"]
+
+
+def test_a_former_folder_that_is_being_removed_is_never_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        with whole_folder(tmp_path / "export") as fresh:
+            (fresh / "config.json").touch()
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed before it is done
+    (tmp_path / "export").rename(tmp_path / "elsewhere")
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / "export").exists()
 
 
 def test_names_that_only_look_like_leftovers_are_kept(tmp_path: Path) -> None:
