@@ -119,7 +119,7 @@ def find_damage(path: _PATH) -> str | None:
         if error.errno != errno.EINVAL:  # a place before the start of the file is no reading error
             raise
         return "its list of parts is damaged"
-    except (ValueError, NotImplementedError, EOFError, RuntimeError):
+    except (ValueError, EOFError, RuntimeError):
         return "its list of parts is damaged"
     return None if damaged is None else f"{damaged} in it is damaged"
 

@@ -77,8 +77,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
             than its rounding does; the rows' own gradients are not touched.
         loss_kernel: ``own``, or ``fastest``: once all rows train, time the losses of torch (in
             float32) and liger-kernel (on a GPU) beside ours; take the fastest of equal ones.
-        gradient_checkpointing: Compute the layers again in the backward pass instead of keeping
-            what they made.
+        gradient_checkpointing: Compute the layers again in the backward pass, to save memory.
         initializer_seed: Seed of initializers that draw numbers; the same on every rank.
         max_new_tokens: Length of the text that the predict step generates.
 
