@@ -31,6 +31,7 @@ from lightning_vocab.schedules import WarmupCosine
 from lightning_vocab.vocabulary import ContinuedBPE
 from lightning_vocab.vocabulary.whole_files import whole_file
 from tests.conftest import NEW_TEXTS, TEXTS
+from tests.forked import take_own_progress_lock
 
 STEPS, EVERY, EMBEDDINGS, FULL = 18, 3, 5, 10
 Aim = Callable[[], None]  # changes a library inside the process that is to die
@@ -101,6 +102,7 @@ class Run:
         return found
 
     def _work(self, aim: Aim | None) -> None:
+        take_own_progress_lock()
         output = os.open(self.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)

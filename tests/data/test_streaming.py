@@ -120,7 +120,7 @@ def test_a_process_that_gets_the_blank_file_of_an_epoch_goes_on_with_the_next() 
     blank = datasets.Dataset.from_dict({"text": [" "]}).to_iterable_dataset()
     shards, _ = in_memory([1])  # which of two processes reads it is drawn anew
     shards.append(Shard(shards[0].source, "1", blank))
-    for seed in range(40):
+    for seed in range(4):
         buffers = ShuffledBuffers(shards, Reader(0, 2, 0, 1), seed=seed, buffer_size=4)
         for _, (place, _) in zip(range(60), buffers.read(BufferPlace()), strict=False):
             last = place.epoch

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from tests.forked import take_own_progress_lock
+
 SECONDS = 60  # a rank that waits forever for another one fails the test
 
 
@@ -72,6 +74,7 @@ def _run(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    take_own_progress_lock()
     found = io.BytesIO()
     try:
         torch.save((None, work(*arguments)), found)
