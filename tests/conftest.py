@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the process that hands tests to the workers reads this file
 
 # A property test names no `max_examples`: the default run is quick, the gate thorough.
 settings.register_profile("quick", max_examples=10, deadline=None)
-settings.register_profile("thorough", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=30, deadline=None)
 settings.load_profile("quick")
 
 ASSETS = Path(
