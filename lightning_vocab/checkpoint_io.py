@@ -87,17 +87,16 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             FileNotFoundError: If there is none.
             ValueError: If the file is cut off or damaged.
         """
-        if not _is_remote(path) and Path(path).is_dir():
+        place = None if _is_remote(path) else Path(path)
+        if place is not None and place.is_dir():
             raise ValueError(
                 f"{path} is a folder, as ModelParallelStrategy writes it: go on with that strategy."
             )
-        if not _is_remote(path) and Path(path).is_file():
-            problem = find_damage(path)
-            if problem is not None:
-                raise ValueError(
-                    f"{path} is no whole checkpoint: {problem}. Resume with --ckpt_path last, that "
-                    "is the newest whole one, or name another."
-                )
+        if place is not None and place.is_file() and (problem := find_damage(place)):
+            raise ValueError(
+                f"{path} is no whole checkpoint: {problem}. Resume with --ckpt_path last, that is "
+                "the newest whole one, or name another."
+            )
         return super().load_checkpoint(path, map_location, weights_only)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
@@ -26,6 +26,7 @@ from lightning_vocab.rows.locate import find_split
 from lightning_vocab.uncompiled import uncompiled
 
 _PROBE_ROWS, _PROBE_POSITIONS = 2, 128
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -103,17 +104,17 @@ class NextTokenLoss:
         Args:
             batch: As in `mean_nats`.
         """
-        if not self.is_streamed:
+        if not self.is_streamed or self.skip_negligible:  # other kernels skip nothing
             return []
         with evaluating(self.model), torch.no_grad():
             hidden = self._hidden(batch)
-        blocks = self._blocks()
-        targets = batch["labels"][:, 1:]
-        if self._split is not None:
-            targets = self._split[1].rows.columns(targets)
-        # Other kernels skip nothing.
-        names = [] if self.skip_negligible else usable_kernels(hidden, blocks, self.softcap)
-        return try_kernels(names, hidden, targets, blocks, **self._options) if names else []
+
+        def tried(hidden: Tensor, targets: Tensor, blocks: list[RowBlock], **options: Any) -> Any:
+            names = usable_kernels(hidden, blocks, self.softcap)
+            return try_kernels(names, hidden, targets, blocks, **options) if names else []
+
+        trials: list[Trial] = self._score(tried, hidden, batch["labels"][:, 1:], self._options)
+        return trials
 
     @torch.no_grad()
     def nats(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -235,11 +236,11 @@ class NextTokenLoss:
     @uncompiled  # it makes its gradients itself
     def _score(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., _Result],
         hidden: Tensor,
         targets: Tensor,
         options: dict[str, Any],
-    ) -> Tensor:
+    ) -> _Result:
         if self._split is None:
             return function(hidden, targets, self._blocks(), **options)
         return self._split[1].rows.score(function, hidden, targets, **options)
