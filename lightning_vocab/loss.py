@@ -61,7 +61,7 @@ class NextTokenLoss:
     """
 
     def __init__(
-        self, model: PreTrainedModel, chunk_size: int = 512, *, skip_negligible: bool = False
+        self, model: PreTrainedModel, chunk_size: int = 384, *, skip_negligible: bool = False
     ) -> None:
         self.model = model
         self.chunk_size = chunk_size

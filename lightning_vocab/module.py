@@ -104,7 +104,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         weight_decay_backbone: float = 0.1,
         pad_to_multiple_of: int | None = None,
         dtype: str = "float32",
-        chunk_size: int = 512,
+        chunk_size: int = 384,
         skip_negligible: bool = False,
         loss_kernel: str = OWN,
         gradient_checkpointing: bool = False,

@@ -145,6 +145,7 @@ def test_a_plugin_of_the_users_own_stays() -> None:
         assert type(trainer.strategy.checkpoint_io) is expected
 
 
+@pytest.mark.slow
 def test_one_command_begins_a_run_and_goes_on_with_it(tied_folder: str, folder: Path) -> None:
     saving = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "kept", "save_last": True}}
     command = ["fit", *arguments(tied_folder, trainer__max_steps=2), "--ckpt_path=last"]

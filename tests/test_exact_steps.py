@@ -208,6 +208,7 @@ def test_a_checkpoint_inside_an_accumulation_window_holds_its_gradients(
         torch.testing.assert_close(ends[1][name], value, rtol=0, atol=0 if ranks == 1 else 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_an_open_window_goes_on_with_as_many_batches_only(tied_folder: str, tmp_path: Path) -> None:
     run, path = Run.make(tmp_path / "run", tied_folder), tmp_path / "inside.ckpt"
@@ -219,6 +220,7 @@ def test_an_open_window_goes_on_with_as_many_batches_only(tied_folder: str, tmp_
         )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_run_with_scheduled_windows_is_resumed_inside_an_epoch(
     tied_folder: str, tmp_path: Path

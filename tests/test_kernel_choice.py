@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import logging
+from logging import LogRecord
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import TestCase
 
 import pytest
 import torch
@@ -24,7 +25,6 @@ def test_the_fastest_kernel_is_settled_once_all_rows_train_and_reported(
     base_folder: str,
     expansion_folder: str,
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def torch_wins(*arguments: Any, **options: Any) -> list[Trial]:
@@ -36,11 +36,13 @@ def test_the_fastest_kernel_is_settled_once_all_rows_train_and_reported(
     own, module = (
         make_module(base_folder, expansion_folder, loss_kernel=name) for name in ("own", "fastest")
     )
-    with caplog.at_level(logging.INFO):
+    with TestCase().assertLogs("lightning.pytorch") as said:
         for each in (own, module):
             fit(each, tmp_path, callbacks=[FreezeBackbone(), UnfreezeAt(2)])
     assert (own.loss.kernel, module.loss.kernel) == ("own", "torch")
-    reports = [line for line in caplog.messages if line.startswith("Loss kernel")]
+    reports = [
+        line for line in map(LogRecord.getMessage, said.records) if line.startswith("Loss kernel")
+    ]
     assert reports == [
         "Loss kernel own.",
         "Loss kernel own: no other one can be used for the rows that train now.",

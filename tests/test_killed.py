@@ -16,7 +16,6 @@ from lightning_vocab.callbacks import ExpansionReport
 from lightning_vocab.checkpoint_io import find_damage
 from lightning_vocab.rows import export
 from tests.callbacks.modules import is_same
-from tests.conftest import case
 from tests.killed_runs import EVERY, STEPS, Aim, Run, dies_half_way, dies_in
 
 pytestmark = pytest.mark.filterwarnings(
@@ -35,7 +34,6 @@ AIMS: dict[str, Aim] = {
     "the swap of a former export": dies_in(Path, "rename", 1, after=True),
     "the removal of the former export": dies_in(Path, "rename", 2, after=True),
 }
-QUICK = ("half a checkpoint", "the report", "half an export")
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +80,12 @@ def check_end(run: Run, alone: Run) -> None:
         reached = step
 
 
-@pytest.mark.parametrize(
-    "names", [case(QUICK, quick=True, id="three"), case(tuple(AIMS), quick=False, id="all")]
-)
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_ends_as_one_left_alone(
-    names: tuple[str, ...], alone: tuple[Run, float], tied_folder: str, tmp_path: Path
+    alone: tuple[Run, float], tied_folder: str, tmp_path: Path
 ) -> None:
     run = Run.make(tmp_path / "run", tied_folder)
-    for number, name in enumerate(names, 1):
+    for number, name in enumerate(AIMS, 1):
         started = len(run.diary())
         process = run.start(AIMS[name])
         process.join()

@@ -62,10 +62,8 @@ def small(name: str, base: str, grown: bool) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
 @pytest.mark.filterwarnings("ignore:.* occur fewer than 4 times in the training text")
-@pytest.mark.parametrize(
-    "name",
-    [case(path.name, quick=path.name == "quickstart.yaml") for path in YAMLS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.name for path in YAMLS])
 def test_every_recipe_runs_through_the_real_command_line(
     name: str, tied_folder: str, folder: Path
 ) -> None:

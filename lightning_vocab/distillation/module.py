@@ -105,7 +105,7 @@ class DistillationModule(VocabExpansionModule):
         output_loss_weight: float = 1.0,
         pad_to_multiple_of: int | None = None,
         dtype: str = "float32",
-        chunk_size: int = 512,
+        chunk_size: int = 384,
         initializer_seed: int = 7,
     ) -> None:
         check_options(expansion_dir, layer, output_loss_weight)

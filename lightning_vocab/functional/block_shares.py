@@ -32,7 +32,7 @@ def block_shares(
     *,
     softcap: float | None = None,
     logit_scale: float = 1.0,
-    chunk_size: int = 512,
+    chunk_size: int = 384,
 ) -> BlockShares:
     """Probability that each block of rows gets at each position, and the best column.
 

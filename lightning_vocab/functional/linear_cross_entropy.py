@@ -31,7 +31,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     reduction: Literal["mean", "sum"] = "mean",
-    chunk_size: int = 512,
+    chunk_size: int = 384,
     exchange: Exchange | None = None,
     skip_negligible: bool = False,
 ) -> Tensor:
@@ -108,7 +108,7 @@ def token_nats(
     ignore_index: int = -100,
     softcap: float | None = None,
     logit_scale: float = 1.0,
-    chunk_size: int = 512,
+    chunk_size: int = 384,
     exchange: Exchange | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target in nats, 0.0 where it is ignored; no gradient.

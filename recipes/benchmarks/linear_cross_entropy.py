@@ -129,7 +129,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--positions", type=int, default=2_048)
     parser.add_argument("--negligible", type=float, default=0.0)
-    parser.add_argument("--chunk-size", type=int, default=512)
+    parser.add_argument("--chunk-size", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

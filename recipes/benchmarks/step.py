@@ -10,15 +10,19 @@ installed; `torch`, split rows and torch's own chunked `linear_cross_entropy`, w
 it; `logits`, split rows and torch's cross-entropy of all logits. In stage 2 everything trains;
 `plain` is then `resize_token_embeddings` and AdamW.
 
-Ways are timed in turn in one process, medians and ranges; the memory that a step adds is that of a
-process of its own (CPU: the resident set's high-water mark above what the model takes, on Linux;
-GPU: the allocator's). The head alone is compared with its floor, bare products of the same shapes:
-``2NVd`` for the logits, ``2NVd`` for the gradient of the hidden states, ``6Nmd`` for the new rows.
+Ways are timed in turn in one process, medians and ranges. The memory that a step adds is that of a
+process of its own. CPU, on Linux: the resident set's high-water mark above what the model takes,
+with the C library told to hand freed blocks back at once (`--keep-freed` leaves it alone: glibc
+then keeps those below 32 MB, more of them for one way than for another). GPU: the allocator's.
+
+The head alone is compared with its floor, bare products of the same shapes: ``2NVd`` for the
+logits, ``2NVd`` for the gradient of the hidden states, ``6Nmd`` for the new rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -231,10 +235,12 @@ def status(name: str) -> float:
     return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith(name))
 
 
-def in_process(way: str, arguments: list[str]) -> float:
+def in_process(way: str, arguments: list[str], *, keeps_freed: bool = False) -> float:
     """`added_megabytes` of a fresh process, whose high-water mark nothing else has raised."""
     command = [sys.executable, __file__, *arguments, "--memory-of", way]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    given = os.environ if keeps_freed else {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=given)
+    return float(found.stdout)
 
 
 def parse() -> argparse.Namespace:
@@ -248,8 +254,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--new-rows", type=int, default=5_000)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--time", type=int, default=256)
-    parser.add_argument("--chunk-size", type=int, default=512)
+    parser.add_argument("--chunk-size", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--keep-freed", action="store_true", help="memory as glibc keeps it")
     parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -261,7 +268,7 @@ def main() -> None:
         return
     ways = args.ways or available(args.stage)
     taken = seconds(args, ways)
-    memory = {way: in_process(way, sys.argv[1:]) for way in ways}
+    memory = {way: in_process(way, sys.argv[1:], keeps_freed=args.keep_freed) for way in ways}
     what = f"{args.shape}, {args.dtype}, {args.batch} x {args.time}, {args.device}"
     table = Table(title=f"stage {args.stage}, {what}, chunks of {args.chunk_size}")
     for title in ("way", "seconds", "range", "ours / it", "MiB added", "ours / it"):

@@ -86,7 +86,7 @@ def test_a_run_is_bit_equal_with_and_without_the_check(
     assert passed["old rows"] == "as in the base, bit for bit: 300 old rows"
     assert passed["cached data"] == "rows cut with this tokenizer: 1 source"
     assert "train" in passed["effective context"]
-    assert "chunks of 512" in passed["logits memory"]
+    assert "chunks of 384" in passed["logits memory"]
 
 
 def test_a_failure_stops_the_run_before_its_first_step(

@@ -78,6 +78,7 @@ def test_all_ranks_follow_the_stall_that_rank_0_sees(tmp_path: Path) -> None:
     assert is_same(first, second)
 
 
+@pytest.mark.slow
 @RESUMING
 @pytest.mark.filterwarnings("ignore:It is recommended to use .*sync_dist")  # they must disagree
 def test_resume_on_two_ranks_keeps_a_stall(tmp_path: Path) -> None:

@@ -344,6 +344,7 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any]) -> None:
         EmbeddingSpectrumMonitor(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_log_each_value_once(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")

@@ -103,6 +103,7 @@ def test_rates_are_those_of_the_steps_since_the_last_figure_without_the_first_an
     assert float(trainer.callback_metrics[name]) == pytest.approx(monitor.latest[name])
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_add_up(
     tmp_path: Path, tied_folder: str, monkeypatch: pytest.MonkeyPatch

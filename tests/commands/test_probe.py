@@ -31,6 +31,7 @@ def probed(tied_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_planted_bad_one_is_worse_and_the_same_one_twice_is_noise(probed: Path) -> None:
     told: Any = json.loads((probed / "probe.json").read_text())
     best, twin, loud = told["initializers"]

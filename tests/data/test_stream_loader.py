@@ -70,8 +70,10 @@ def ids(batch: dict[str, Tensor]) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("num_workers", "points"),
-    [(0, range(NUM_BATCHES)), (2, (1, 8, 17))],
-    ids=["no workers", "two workers"],
+    [
+        case(0, range(NUM_BATCHES), quick=True, id="no workers"),
+        case(2, (1, 8, 17), quick=False, id="two workers"),
+    ],
 )
 def test_resumed_at_any_point_the_stream_goes_on(
     shards: list[Shard], num_workers: int, points: range | tuple[int, ...]

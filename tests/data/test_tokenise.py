@@ -103,6 +103,7 @@ def test_every_whole_row_names_the_document_that_it_is_a_window_of(
         assert sum(row["num_bytes"] for row in windows_of_it) == len(text.encode())
 
 
+@pytest.mark.slow
 def test_several_processes_number_documents_like_one() -> None:
     texts, layout = documents("the cat", LONG, "a", "the dog", "b"), Layout("whole", 8, 2)
     one, two = (tokenise(texts, TOKENIZER, layout, num_proc=each).to_list() for each in (1, 2))

@@ -13,6 +13,7 @@ from lightning_vocab.vocabulary import load_expansion
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "distillation.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*occur fewer than 4 times")
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec")
 def test_the_recipe_runs_through_the_command_line(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 import pytest
 import torch
@@ -77,19 +79,18 @@ def test_tokens_that_occur_too_seldom_are_named_and_read_as_pieces(
     assert taught <= seen
 
 
-def test_forty_tokens_that_are_held_are_all_in_the_log(
-    tied_folder: str, text: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_forty_tokens_that_are_held_are_all_in_the_log(tied_folder: str, text: Path) -> None:
     write_lines(text / "train.jsonl", ["the <|seen|> cat"] * 9)
     names = [f"<|held_{place}|>" for place in range(40)]
     data = make_data(tied_folder, text, extender=AddTokens([*names, "<|seen|>"]))
     data.prepare_data()
     with (
-        caplog.at_level("INFO"),
+        TestCase().assertLogs("lightning.pytorch") as log,
         pytest.warns(UserWarning, match=r"40 new tokens of 41 .* …\. Text that"),
     ):
         data.setup("fit")
-    (said,) = (line for line in caplog.messages if line.startswith("New tokens that occur fewer"))
+    lines = map(LogRecord.getMessage, log.records)
+    (said,) = (line for line in lines if line.startswith("New tokens that occur fewer"))
     assert all(f"{name!r} (0)" in said for name in names)
     assert "seen" not in said
 

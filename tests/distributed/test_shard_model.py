@@ -27,7 +27,7 @@ BASE_ROWS = 41  # no number of ranks divides it
 NUM_STEPS = 6
 LARGEST = {torch.float64: 1e-12, torch.float32: 1e-5}
 LR = 1e-2  # AdamW divides a gradient by its own size, and a rounding error of it with it
-QUICK = [(2, 1, torch.float64, "tied"), (1, 2, torch.float64, "untied")]
+QUICK = [(1, 2, torch.float64, "untied")]
 RUNS = [  # ranks of data_parallel, ranks of tensor_parallel, dtype, kind of model
     case(data, rows, dtype, kind, quick=(data, rows, dtype, kind) in QUICK)
     for dtype in LARGEST

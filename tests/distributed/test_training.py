@@ -174,6 +174,7 @@ def test_parameters_beside_the_language_model_are_refused(tmp_path: Path) -> Non
     assert "got adapter.weight, adapter.bias of WithAdapter whole" in on_ranks(1, refused)[0]
 
 
+@pytest.mark.slow
 def test_ranks_that_divide_the_rows_read_the_same_text(tmp_path: Path) -> None:
     source = make_source(tmp_path, tied=True)
     text = tmp_path / "text.txt"
@@ -209,6 +210,7 @@ class Recorded(VocabExpansionModule):
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_the_former_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

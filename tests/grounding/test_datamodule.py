@@ -104,6 +104,7 @@ def test_a_fit_with_weight_decay_moves_all_new_rows_and_nothing_else(
     assert len(backbone) == 19
 
 
+@pytest.mark.slow
 def test_old_text_is_scored_before_and_after_a_fit(tied_folder: str, tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text("the cat sat on the mat\n")
     data = module_for(tmp_path, tied_folder, val={"old": str(tmp_path / "old.txt")})

@@ -20,7 +20,7 @@ from lightning_vocab.vocabulary import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend
 
-BY_DEFAULT = ("gpt2", "stories260K")  # one of each kind: byte-level, and byte fallback
+BY_DEFAULT = ("stories260K",)  # the smallest; byte-level ones are grown in the gate
 CONTINUED = {
     "gpt2": "tokenizers/gpt2",
     "qwen2.5": "tokenizers/qwen2.5",

@@ -79,7 +79,7 @@ def test_the_teacher_reads_the_base_cut_whatever_the_merges_are(
 @pytest.mark.parametrize(
     "name",
     [
-        case("tokenizers/gpt2", quick=True),
+        case("tokenizers/gpt2", quick=False),
         case("tokenizers/llama2", quick=False),
         case("tokenizers/qwen2.5", quick=False),
         case("tokenizers/llama3", quick=False),

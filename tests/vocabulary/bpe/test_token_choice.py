@@ -20,10 +20,10 @@ from lightning_vocab.vocabulary import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.limits import TooFewTokensError
-from tests.conftest import make_tokenizer
+from tests.conftest import case, make_tokenizer
 from tests.vocabulary.conftest import make_fallback_tokenizer, texts_of
 
-PROPERTY = settings(max_examples=12, deadline=None, derandomize=True)
+PROPERTY = settings(deadline=None, derandomize=True)
 CORPORA = st.lists(st.text("abก้é😀😁 1", min_size=8, max_size=60), min_size=2, max_size=5)
 
 
@@ -262,7 +262,7 @@ def test_command_line_reads_the_choice() -> None:
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("name", ["gpt2", pytest.param("qwen2.5", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [case(name, quick=False) for name in ("gpt2", "qwen2.5")])
 def test_real_thai_growth_keeps_only_needed_parts(name: str, assets: Path) -> None:
     base = load_tokenizer(assets / "tokenizers" / name)
     texts = texts_of(assets / "text/th_wisesight.jsonl", 3000)

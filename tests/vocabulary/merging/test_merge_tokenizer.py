@@ -167,9 +167,7 @@ WORDS = st.lists(st.text("inabก", min_size=2, max_size=6), unique=True, max_si
 FALLBACK = make_fallback_tokenizer()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=WORDS, texts=st.lists(st.text("inabก <s>/\n", max_size=40), max_size=20))
 def test_no_text_gets_more_tokens_and_every_text_decodes_as_before(
     words: list[str], texts: list[str], tmp_path: Path

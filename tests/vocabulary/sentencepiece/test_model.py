@@ -57,9 +57,7 @@ def pair(grown: ExpandedTokenizer) -> tuple[Tokenizer, Any]:
 TEXTS = st.text("thequickzebra. ภาษไยชติ\n中", max_size=40).filter(lambda text: "  " not in text)
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 @example(text="thequick zebra ภาษาไทย")
 def test_sentencepiece_gives_the_ids_of_the_hugging_face_tokenizer(
@@ -69,9 +67,7 @@ def test_sentencepiece_gives_the_ids_of_the_hugging_face_tokenizer(
     assert pair[1].encode(text) == pair[0].encode(text, add_special_tokens=False).ids
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.text("theaก", min_size=2, max_size=6), min_size=4, max_size=30, unique=True),
     texts=st.lists(st.text("theaก", max_size=40), min_size=1, max_size=30),

@@ -338,6 +338,7 @@ def t5(assets: Path) -> tuple[PreTrainedTokenizerBase, ExpandedTokenizer]:
     return base, ContinuedUnigram(200).extend(base, texts, base_rows=32128)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_t5_keeps_english_and_gives_thai_back(
     t5: tuple[PreTrainedTokenizerBase, ExpandedTokenizer], assets: Path
