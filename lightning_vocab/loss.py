@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from lightning_vocab.data.rows import IGNORED
 from lightning_vocab.functional.block_shares import BlockShares, block_shares
-from lightning_vocab.functional.linear_cross_entropy import RowBlock, token_nats
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE, RowBlock, token_nats
 from lightning_vocab.functional.loss_kernels import (
     OWN,
     Trial,
@@ -61,7 +61,7 @@ class NextTokenLoss:
     """
 
     def __init__(
-        self, model: PreTrainedModel, chunk_size: int = 384, *, skip_negligible: bool = False
+        self, model: PreTrainedModel, chunk_size: int = CHUNK_SIZE, *, skip_negligible: bool = False
     ) -> None:
         self.model = model
         self.chunk_size = chunk_size

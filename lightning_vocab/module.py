@@ -23,6 +23,7 @@ from lightning_vocab.checkpoints import MANIFEST_KEY, OPTIONS_KEY, refuse_other_
 from lightning_vocab.demo import resolve_base
 from lightning_vocab.distributed import ShardableModule, whole_model
 from lightning_vocab.exact_steps import ExactSteps
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 from lightning_vocab.functional.loss_kernels import OWN
 from lightning_vocab.generation import continuations
 from lightning_vocab.initializers import Initializer
@@ -104,7 +105,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         weight_decay_backbone: float = 0.1,
         pad_to_multiple_of: int | None = None,
         dtype: str = "float32",
-        chunk_size: int = 384,
+        chunk_size: int = CHUNK_SIZE,
         skip_negligible: bool = False,
         loss_kernel: str = OWN,
         gradient_checkpointing: bool = False,

@@ -25,7 +25,7 @@ from lightning_vocab.distillation.refusals import (
     check_options,
     checked_data,
 )
-from lightning_vocab.functional.linear_cross_entropy import linear_cross_entropy
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE, linear_cross_entropy
 from lightning_vocab.initializers import Initializer
 from lightning_vocab.loss import evaluating
 from lightning_vocab.module import VocabExpansionModule
@@ -105,7 +105,7 @@ class DistillationModule(VocabExpansionModule):
         output_loss_weight: float = 1.0,
         pad_to_multiple_of: int | None = None,
         dtype: str = "float32",
-        chunk_size: int = 384,
+        chunk_size: int = CHUNK_SIZE,
         initializer_seed: int = 7,
     ) -> None:
         check_options(expansion_dir, layer, output_loss_weight)

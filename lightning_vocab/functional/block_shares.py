@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_vocab.functional._row_part import RowBlock
 from lightning_vocab.functional._row_scorer import LogitShape, RowScorer
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 
 
 class BlockShares(NamedTuple):
@@ -32,7 +33,7 @@ def block_shares(
     *,
     softcap: float | None = None,
     logit_scale: float = 1.0,
-    chunk_size: int = 384,
+    chunk_size: int = CHUNK_SIZE,
 ) -> BlockShares:
     """Probability that each block of rows gets at each position, and the best column.
 

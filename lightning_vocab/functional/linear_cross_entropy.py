@@ -21,6 +21,10 @@ from lightning_vocab.functional.exchange import ELSEWHERE, Exchange
 
 __all__ = ["RowBlock", "linear_cross_entropy", "token_nats"]
 
+CHUNK_SIZE = 384
+"""Positions scored at a time unless the caller says otherwise: with 512 the logits take a third
+more memory, and the head was 5 to 10 % faster in float32 on a CPU."""
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -31,7 +35,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     reduction: Literal["mean", "sum"] = "mean",
-    chunk_size: int = 384,
+    chunk_size: int = CHUNK_SIZE,
     exchange: Exchange | None = None,
     skip_negligible: bool = False,
 ) -> Tensor:
@@ -108,7 +112,7 @@ def token_nats(
     ignore_index: int = -100,
     softcap: float | None = None,
     logit_scale: float = 1.0,
-    chunk_size: int = 384,
+    chunk_size: int = CHUNK_SIZE,
     exchange: Exchange | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target in nats, 0.0 where it is ignored; no gradient.

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vocab.functional import RowBlock, linear_cross_entropy
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 
 WAYS = ("plain", "streamed", "skipping")
 
@@ -129,7 +130,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--positions", type=int, default=2_048)
     parser.add_argument("--negligible", type=float, default=0.0)
-    parser.add_argument("--chunk-size", type=int, default=384)
+    parser.add_argument("--chunk-size", type=int, default=CHUNK_SIZE)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_vocab.functional import linear_cross_entropy
+from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 from lightning_vocab.functional.loss_kernels import loss_of_kernel
 from lightning_vocab.loss import NextTokenLoss
 from lightning_vocab.rows.locate import replace_module
@@ -254,7 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--new-rows", type=int, default=5_000)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--time", type=int, default=256)
-    parser.add_argument("--chunk-size", type=int, default=384)
+    parser.add_argument("--chunk-size", type=int, default=CHUNK_SIZE)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keep-freed", action="store_true", help="memory as glibc keeps it")
     parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)

@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", nargs="+", type=int, default=[256, 512, 1024])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--chunk-size", type=int, default=384)
+    parser.add_argument("--chunk-size", type=int, default=step.CHUNK_SIZE)
     parser.add_argument("--ways", nargs="+", choices=step.WAYS, default=None)
     parser.add_argument("--out", default="step_memory.png")
     args = parser.parse_args()

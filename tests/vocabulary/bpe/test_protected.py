@@ -19,7 +19,7 @@ from lightning_vocab.vocabulary.backend_state import read_state
 from lightning_vocab.vocabulary.bpe.protected import check_unchanged
 from lightning_vocab.vocabulary.bpe.protected_text import ProtectedReading, check_protected
 from lightning_vocab.vocabulary.limits import TooFewTokensError
-from tests.conftest import case, make_tokenizer
+from tests.conftest import make_tokenizer
 from tests.vocabulary.bpe.test_continued_bpe import edited
 from tests.vocabulary.conftest import make_fallback_tokenizer, texts_of
 
@@ -283,10 +283,9 @@ def test_a_missing_file_is_named_before_any_work(tokenizer: PreTrainedTokenizerF
         extender.extend(tokenizer, [])
 
 
+@pytest.mark.slow
 @pytest.mark.assets
-@pytest.mark.parametrize(
-    "name", [case(name, quick=False) for name in ("gpt2", "llama2", "qwen2.5", "llama3")]
-)
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "qwen2.5", "llama3"])
 def test_english_and_code_stay_as_they_were_when_another_language_is_learned(
     name: str, assets: Path
 ) -> None:

@@ -20,7 +20,7 @@ from lightning_vocab.vocabulary import (
 )
 from lightning_vocab.vocabulary.fingerprint import backend
 from lightning_vocab.vocabulary.limits import TooFewTokensError
-from tests.conftest import case, make_tokenizer
+from tests.conftest import make_tokenizer
 from tests.vocabulary.conftest import make_fallback_tokenizer, texts_of
 
 PROPERTY = settings(deadline=None, derandomize=True)
@@ -261,8 +261,9 @@ def test_command_line_reads_the_choice() -> None:
     assert (extender.protected.texts, extender.protected.files) == (("x = 1",), ("code.txt",))
 
 
+@pytest.mark.slow
 @pytest.mark.assets
-@pytest.mark.parametrize("name", [case(name, quick=False) for name in ("gpt2", "qwen2.5")])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2.5"])
 def test_real_thai_growth_keeps_only_needed_parts(name: str, assets: Path) -> None:
     base = load_tokenizer(assets / "tokenizers" / name)
     texts = texts_of(assets / "text/th_wisesight.jsonl", 3000)

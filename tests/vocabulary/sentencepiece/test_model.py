@@ -57,7 +57,9 @@ def pair(grown: ExpandedTokenizer) -> tuple[Tokenizer, Any]:
 TEXTS = st.text("thequickzebra. ภาษไยชติ\n中", max_size=40).filter(lambda text: "  " not in text)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(text=TEXTS)
 @example(text="thequick zebra ภาษาไทย")
 def test_sentencepiece_gives_the_ids_of_the_hugging_face_tokenizer(
