@@ -55,7 +55,7 @@ class NextTokenLoss:
 
     Args:
         model: A causal language model, split or not.
-        chunk_size: Positions scored at a time.
+        chunk_size: Positions whose logits over rows that train are in memory at a time.
         skip_negligible: Whether rows stay out of the gradient of the hidden states whose part is
             below the resolution of its dtype (see `linear_cross_entropy`).
     """

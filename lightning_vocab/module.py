@@ -73,7 +73,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
         pad_to_multiple_of: Round the number of rows up to a multiple of this.
         dtype: Dtype of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the
             checkpoint's own.
-        chunk_size: Positions whose logits are in memory at a time.
+        chunk_size: Positions whose logits over rows that train are in memory at a time.
         skip_negligible: Leave rows out of the gradient of the hidden states that add less to it
             than its rounding does; the rows' own gradients are not touched.
         loss_kernel: ``own``, or ``fastest``: once all rows train, time the losses of torch (in

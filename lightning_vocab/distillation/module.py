@@ -76,7 +76,7 @@ class DistillationModule(VocabExpansionModule):
         pad_to_multiple_of: Round the number of rows up to a multiple of this.
         dtype: Dtype of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the
             checkpoint's own.
-        chunk_size: Positions whose logits are in memory at a time.
+        chunk_size: Positions whose logits over rows that train are in memory at a time.
         initializer_seed: Seed of initializers that draw numbers; the same on every rank.
 
     Raises:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _GRADIENT_BLOCK = 16_384
 """Rows whose gradient of one chunk is in memory at a time, where it cannot be added in place."""
@@ -29,7 +30,7 @@ class RowBlock(NamedTuple):
 
 @dataclass
 class RowPart:
-    """One block with its rows in the dtype of the products, and the sums of its gradients.
+    """One block of rows while it is scored, and the sums of its gradients.
 
     Args:
         first: Column of the block's first row.
@@ -52,6 +53,36 @@ class RowPart:
         local = columns - self.first
         inside = (local >= 0) & (local < len(self.weight))
         return inside, local.clamp(0, len(self.weight) - 1).unsqueeze(1)
+
+    def to(self, dtype: torch.dtype) -> RowPart:
+        """The same with rows and bias in a dtype; the sums of the gradients stay."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return replace(self, weight=self.weight.to(dtype), bias=bias)
+
+    def split(self, num_rows: int) -> list[RowPart]:
+        """The same rows in blocks of at most ``num_rows``, without sums of gradients."""
+        firsts = range(0, len(self.weight), num_rows)
+        dead: list[Tensor | None] = [None for _ in firsts]
+        if self.dead is not None:
+            ordered, _ = self.dead.sort()
+            ends = torch.tensor([first + num_rows for first in firsts], device=ordered.device)
+            cuts = torch.searchsorted(ordered, ends[:-1]).cpu()
+            groups = torch.tensor_split(ordered, cuts)
+            dead = [
+                group - first if len(group) else None
+                for first, group in zip(firsts, groups, strict=True)
+            ]
+        weights = torch.split(self.weight, num_rows)
+        biases = [None for _ in firsts] if self.bias is None else torch.split(self.bias, num_rows)
+        return [
+            RowPart(self.first + first, weight, bias, gone, None, None)
+            for first, weight, bias, gone in zip(firsts, weights, biases, dead, strict=True)
+        ]
+
+    def products(self, states: Tensor) -> Tensor:
+        """Logits as the head gives them, before scale and cap: ``(positions, rows)``."""
+        products: Tensor = F.linear(states, self.weight, self.bias)
+        return products
 
     def add_gradients(self, error: Tensor, states: Tensor) -> None:
         """Add a chunk's share; error ``(chunk, rows)`` is d nats / d (states @ weight.T)."""

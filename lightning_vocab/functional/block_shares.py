@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vocab.functional._row_part import RowBlock
-from lightning_vocab.functional._row_scorer import LogitShape, RowScorer
+from lightning_vocab.functional._logit_shape import LogitShape
+from lightning_vocab.functional._row_part import RowBlock, RowPart
+from lightning_vocab.functional._row_scorer import dtype_of_products, dtype_of_sums
 from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 
 
@@ -37,8 +38,8 @@ def block_shares(
 ) -> BlockShares:
     """Probability that each block of rows gets at each position, and the best column.
 
-    Precision and cost are those of `token_nats`. Memory: one buffer of logits ``(chunk_size, sum of
-    rows)``.
+    Precision and cost are those of `token_nats`. Memory: logits ``(chunk_size, rows)`` of a block,
+    twice in half precision.
 
     Args:
         hidden: Last hidden states, ``(..., dim)``.
@@ -52,11 +53,41 @@ def block_shares(
         >>> block_shares(torch.ones(1, 2), blocks).mass.double().round(decimals=6).tolist()
         [[0.75, 0.25]]
     """
-    scorer = RowScorer(hidden, blocks, LogitShape(logit_scale, softcap), needs_grad=False)
-    mass = torch.zeros(len(scorer.states), len(blocks), dtype=scorer.sums, device=hidden.device)
-    best = torch.zeros(len(scorer.states), dtype=torch.long, device=hidden.device)
+    dtype = dtype_of_products(hidden)
+    sums = dtype_of_sums(dtype)
+    states = hidden.reshape(-1, hidden.shape[-1])
+    shape = LogitShape(logit_scale, softcap)
+    parts: list[RowPart] = []
+    first_column = 0
+    for weight, bias, dead in blocks:
+        parts.append(RowPart(first_column, weight, bias, dead, None, None).to(dtype))
+        first_column += len(weight)
+    mass = torch.zeros(len(states), len(blocks), dtype=sums, device=hidden.device)
+    best = torch.zeros(len(states), dtype=torch.long, device=hidden.device)
     with torch.autocast(hidden.device.type, enabled=False):
-        for chunk in torch.split(torch.arange(len(best), device=hidden.device), chunk_size):
-            mass[chunk], best[chunk] = scorer.shares(chunk)
-    shape = hidden.shape[:-1]
-    return BlockShares(mass.view(*shape, len(blocks)), best.view(shape))
+        for first in range(0, len(states), chunk_size):
+            chunk = slice(first, first + chunk_size)
+            mass[chunk], best[chunk] = _shares(parts, states[chunk].to(dtype), shape, sums)
+    given = hidden.shape[:-1]
+    return BlockShares(mass.view(*given, len(blocks)), best.view(given))
+
+
+def _shares(
+    parts: Sequence[RowPart], states: Tensor, shape: LogitShape, sums: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Probability of each block ``(chunk, num_blocks)`` and the best column ``(chunk,)``."""
+    nothing = states.new_full((len(states),), float("-inf"), dtype=sums)
+    masses, tops, columns = [], [], []
+    for part in parts:
+        if not len(part.weight):
+            masses.append(nothing)
+            continue
+        logits = part.products(states).to(sums)
+        shape.apply(logits, part.dead, needs_slope=False)
+        top, column = logits.max(1)
+        masses.append(logits.sub_(top.unsqueeze(1)).exp_().sum(1).log() + top)
+        tops.append(top)
+        columns.append(part.first + column)
+    winner = torch.stack(tops).argmax(0, keepdim=True)
+    best = torch.stack(columns).gather(0, winner).squeeze(0)
+    return torch.stack(masses, dim=1).softmax(1), best

@@ -1,9 +1,10 @@
 """Cross-entropy of a linear head over blocks of rows, without the (positions, rows) logits.
 
 The logits of all positions are the largest tensor of a training step: 16,384 positions times
-152,000 rows are 10 GB in float32, and autograd keeps more than one of them. Here the positions are
-streamed in chunks, and the gradients are computed during the forward pass, so that the logits of a
-chunk are dropped before the next chunk is scored.
+152,000 rows are 10 GB in float32, and autograd keeps more than one of them. Here no more than some
+of them are there at a time: those of all positions and a block of rows, for rows that do not train,
+and those of a chunk of positions, for rows that do. The gradients are computed during the forward
+pass, so that logits are dropped before the next are computed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_vocab.functional._logit_shape import LogitShape
 from lightning_vocab.functional._row_part import RowBlock
-from lightning_vocab.functional._row_scorer import LogitShape, Positions, RowScorer
+from lightning_vocab.functional._row_scorer import Positions, RowScorer
 from lightning_vocab.functional.exchange import ELSEWHERE, Exchange
 
 __all__ = ["RowBlock", "linear_cross_entropy", "token_nats"]
 
 CHUNK_SIZE = 384
-"""Positions scored at a time unless the caller says otherwise: with 512 the logits take a third
-more memory, and the head was 5 to 10 % faster in float32 on a CPU."""
+"""Positions scored at a time against rows that train, unless the caller says otherwise: with 512
+their logits take a third more memory, and a whole head was 5 to 10 % faster in float32 on a CPU."""
 
 
 def linear_cross_entropy(
@@ -51,13 +53,17 @@ def linear_cross_entropy(
     pass, once; a second backward through the same loss is an error.
 
     Cost: the products of an ordinary head (logits, gradient of ``hidden``, gradient of each block
-    that trains). Memory: one buffer of logits ``(chunk_size, sum of rows)`` in the dtype of the
-    products (on a GPU, or with an exchange, one in float32 too; another with ``softcap``), and one
-    gradient the size of ``hidden`` and of each block that trains.
+    that trains). Memory: one buffer of logits ``(chunk_size, rows that train)`` in the dtype of the
+    products (on a GPU, or with an exchange, one in float32 too; another with ``softcap``); one
+    gradient the size of ``hidden`` and of each block that trains; for rows that do not train,
+    whatever their number, 2 ** 21 logits on a CPU (2 ** 23 in half precision) and 2 ** 25
+    elsewhere (in half precision, in float32 too), and four tensors ``(1,024 positions or so,
+    dim)``. ``skip_negligible`` holds the logits ``(chunk_size, all rows)``.
 
     Precision: products run in the dtype of ``hidden``, under `torch.autocast` in its dtype; rows of
-    another dtype are cast, once a call. Logits of half precision become float32 before scale, cap
-    and softmax; loss and gradient sums are float32 then, and each gradient has its tensor's dtype.
+    another dtype are cast (those that do not train block by block). Logits of half precision become
+    float32 before scale, cap and softmax; loss and gradient sums are float32 then, and each
+    gradient has its tensor's dtype.
 
     Args:
         hidden: Last hidden states, ``(..., dim)``.
@@ -69,7 +75,7 @@ def linear_cross_entropy(
         reduction: ``mean`` over the positions that count, or ``sum``. Where no position counts,
             both are 0.0 with zero gradients (torch's mean is nan): one rank of many may get a batch
             without a target and must still take part in the step.
-        chunk_size: Positions scored at a time.
+        chunk_size: Positions whose logits over rows that train are in memory at a time.
         exchange: Where the rows of one head are shared out among ranks: ``blocks`` are then those
             of this rank, ``hidden`` and the ignored positions are the same on all ranks, and a
             target is a column of this rank's blocks or `ELSEWHERE`. Loss and gradient of ``hidden``
@@ -117,7 +123,8 @@ def token_nats(
 ) -> Tensor:
     """Negative log-likelihood of each target in nats, 0.0 where it is ignored; no gradient.
 
-    Precision and memory are those of `linear_cross_entropy`, whose ``sum`` these nats add up to.
+    Precision and memory are those of `linear_cross_entropy` over rows that do not train, whose
+    ``sum`` these nats add up to.
 
     Args:
         hidden: Last hidden states, ``(..., dim)``.
@@ -126,7 +133,7 @@ def token_nats(
         ignore_index: Target of positions that do not count; nothing is computed for them.
         softcap: Bound of the logits by tanh, positive; None for none.
         logit_scale: Factor of the logits, applied before the cap.
-        chunk_size: Positions scored at a time.
+        chunk_size: Positions that the ranks of an exchange tell each other about at a time.
         exchange: As in `linear_cross_entropy`.
 
     Returns:

@@ -176,7 +176,9 @@ def test_no_gradient_is_computed_under_no_grad(monkeypatch: pytest.MonkeyPatch) 
 
     hidden, targets, blocks = make_inputs()
     expected = plain_loss(hidden, targets, blocks).detach()
-    monkeypatch.setattr("lightning_vocab.functional._row_scorer.RowScorer._add_gradients", refuse)
+    module = "lightning_vocab.functional"
+    monkeypatch.setattr(f"{module}._row_part.RowPart.add_gradients", refuse)
+    monkeypatch.setattr(f"{module}._streamed_rows.StreamedRows._add_product", refuse)
     with torch.no_grad():
         loss = linear_cross_entropy(hidden, targets, blocks)
     assert_equal([loss], [expected])
