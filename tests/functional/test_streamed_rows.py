@@ -19,7 +19,7 @@ NUM_OLD, NUM_NEW = 13, 3
 DEAD = [12, 0, 4, 3, 5]  # not in order; with blocks of three rows one block is dead as a whole
 
 
-@pytest.fixture(params=[1, 3, 4, 100], ids="{} rows a block".format)
+@pytest.fixture(params=[1, 3, 100], ids="{} rows a block".format)
 def block_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Rows that are scored at a time."""
     size: int = request.param
@@ -59,7 +59,7 @@ def assert_equal(ours: Any, expected: Any) -> None:
     torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-11)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 6, 500])
+@pytest.mark.parametrize("chunk_size", [6, 500])
 @pytest.mark.parametrize("trains", [True, False], ids=["new rows train", "no row trains"])
 @pytest.mark.parametrize(
     ("scale", "cap"), [(1.0, None), (0.3, None), (1.0, 1.5), (3.0, 1.5)], ids=str
@@ -146,7 +146,7 @@ def test_no_buffer_grows_with_the_number_of_frozen_rows(
 ) -> None:
     for name in ("_CPU_LOGITS", "_CPU_HALF_LOGITS"):
         monkeypatch.setattr(f"lightning_vocab.functional._streamed_rows.{name}", 2**12)
-    positions, num_old = 64, 20_000
+    positions, num_old = 64, 4_000
     old, new = torch.randn(num_old, DIM), torch.randn(NUM_NEW, DIM, requires_grad=trains)
     hidden = torch.randn(positions, DIM, requires_grad=trains)
     targets = torch.randint(num_old, (positions,))
