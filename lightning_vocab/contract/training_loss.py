@@ -42,7 +42,7 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
     at_once = min(positions, inputs.chunk_size or positions) * rows * _BYTES / _GIB
     found = f"{shape[0]} x {shape[1]} positions x {rows:,} rows in float32: {whole:.3g} GiB"
     if inputs.chunk_size is not None:
-        found += f", {at_once:.3g} GiB in chunks of {inputs.chunk_size}"
+        found += f", {at_once:.3g} GiB in chunks of {inputs.chunk_size} while all rows train"
     remedy = (
         "score fewer positions at a time (chunk_size), a smaller batch or shorter rows; autograd "
         "keeps more than one tensor of this size"

@@ -95,22 +95,17 @@ class RowScorer:
         nats = torch.zeros(len(self.states), dtype=self.sums, device=self.states.device)
         if len(positions.kept) == 0:
             return nats
-        # Whole chunks to a group, groups alike.
-        together = chunk_size * -(-_TOGETHER // chunk_size)
-        groups = positions.kept.chunk(-(-len(positions.kept) // together))
-        streamed = StreamedRows(
-            self.streamed,
-            self.shape,
-            dtype=self.dtype,
-            sums=self.sums,
-            num_positions=len(groups[0]),
-            needs_pull=self.hidden_grad is not None,
-        )
+        together = chunk_size * -(-_TOGETHER // chunk_size)  # whole chunks
+        groups = torch.split(positions.kept, together)
+        streamed = self._streamed_rows(len(groups[0]))
         # The dtype of the products is chosen once; autocast would choose again for some of them.
         with torch.autocast(self.states.device.type, enabled=False):
             for group in groups:
                 states, columns = self.states[group].to(self.dtype), positions.targets[group]
-                share = streamed.score(states, columns)
+                if streamed is None:
+                    share = Share.of_nothing(torch.empty_like(columns, dtype=self.sums))
+                else:
+                    share = streamed.score(states, columns)
                 for first in range(0, len(group), chunk_size):
                     chunk = slice(first, first + chunk_size)
                     found, gradient = self._score(states[chunk], columns[chunk], share.at(chunk))
@@ -118,6 +113,18 @@ class RowScorer:
                     if gradient is not None and self.hidden_grad is not None:
                         self.hidden_grad.view(len(self.states), -1)[group[chunk]] = gradient
         return nats
+
+    def _streamed_rows(self, num_positions: int) -> StreamedRows | None:
+        if not self.streamed:
+            return None
+        return StreamedRows(
+            self.streamed,
+            self.shape,
+            dtype=self.dtype,
+            sums=self.sums,
+            num_positions=num_positions,
+            needs_pull=self.hidden_grad is not None,
+        )
 
     def _score(self, states: Tensor, columns: Tensor, share: Share) -> tuple[Tensor, Tensor | None]:
         """Nats of one chunk of positions ``(chunk,)`` and the gradient of its states."""
@@ -130,7 +137,7 @@ class RowScorer:
             piece = slice(first, first + size)
             pieces = [product[piece] for product in products]
             found.append(self._soften(pieces, columns[piece], share.at(piece), relevant))
-        nats, log_total = (torch.cat(each) for each in zip(*found, strict=True))
+        nats, peak, total = (torch.cat(each) for each in zip(*found, strict=True))
         if not self.needs_grad:
             return nats, None
         for part, error in zip(self.held, products, strict=True):
@@ -138,7 +145,7 @@ class RowScorer:
         if self.hidden_grad is None:
             return nats, None
         gradient = torch.zeros(states.shape, dtype=self.sums, device=states.device)
-        share.add_gradient(gradient, nats, log_total)
+        share.add_gradient(gradient, nats, peak, total)
         self._add_held(gradient, products, relevant)
         return nats, self.exchange.total(gradient)
 
@@ -148,8 +155,8 @@ class RowScorer:
         columns: Tensor,
         share: Share,
         relevant: RelevantRows | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Nats of some positions and the log of their summed exponentials.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Nats of some positions, their highest logit, and the sum of ``exp(logit - highest)``.
 
         If gradients are wanted, the products become their errors.
         """
@@ -176,7 +183,7 @@ class RowScorer:
                 self.shape.to_products(error, slopes[index])
                 if error is not products[index]:
                     products[index].copy_(error)
-        return nats, total.log() + peak
+        return nats, peak, total
 
     def _add_held(
         self, gradient: Tensor, errors: list[Tensor], relevant: RelevantRows | None

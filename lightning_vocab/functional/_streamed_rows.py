@@ -24,7 +24,10 @@ _LOGITS = 2**25
 """Products in memory at a time elsewhere, where each block costs the start of a dozen kernels."""
 
 _MOST_ROWS = 2**14
-"""Bound of the rows of a block: float16 sums of so many rows stay finite."""
+"""Bound of the rows of a block, which are cast together."""
+
+_MOST_POSITIONS = 2**11
+"""Bound of the positions that are scored together: more of them would leave blocks of few rows."""
 
 
 class Share(NamedTuple):
@@ -51,11 +54,20 @@ class Share(NamedTuple):
         lowest = torch.full_like(like, torch.finfo(like.dtype).min)  # finite: no nan in differences
         return cls(lowest, torch.zeros_like(like), torch.zeros_like(like))
 
+    @classmethod
+    def joined(cls, shares: Sequence[Share]) -> Share:
+        """The share of the positions of all ``shares``, in order."""
+        if len(shares) == 1:
+            return shares[0]
+        fields = zip(*shares, strict=True)
+        found = (None if each[0] is None else torch.cat(each) for each in fields)
+        return cls(*found)  # type: ignore[arg-type]  # the first three are never None
+
     def at(self, places: slice) -> Share:
         """The share of some of the positions."""
         return Share(*(None if each is None else each[places] for each in self))  # type: ignore[arg-type]  # the first three are never None
 
-    def add_gradient(self, gradient: Tensor, nats: Tensor, log_total: Tensor) -> None:
+    def add_gradient(self, gradient: Tensor, nats: Tensor, peak: Tensor, total: Tensor) -> None:
         """Add d nats / d state of these rows.
 
         The target's part is ``p - 1``: added on its own it keeps its digits where p is close to 1,
@@ -64,11 +76,12 @@ class Share(NamedTuple):
         Args:
             gradient: Where to add, ``(positions, dim)``.
             nats: Negative log-likelihood of the targets, ``(positions,)``.
-            log_total: Log of the sum of the exponentials over all rows there are, ``(positions,)``.
+            peak: The highest logit of all rows there are, ``(positions,)``.
+            total: Sum of ``exp(logit - peak)`` over all rows there are, ``(positions,)``.
         """
         if self.pull is None or self.target_pull is None:
             return
-        gradient.addcmul_(self.pull, (self.peak - log_total).exp_().unsqueeze(1))
+        gradient.addcmul_(self.pull, ((self.peak - peak).exp_() / total).unsqueeze(1))
         gradient.addcmul_(self.target_pull, torch.expm1(-nats).unsqueeze(1))
 
 
@@ -78,10 +91,10 @@ class StreamedRows:
     The sums over the rows run along with a running maximum (Milakov & Gimelshein 2018, arXiv
     1805.02867), so each logit is computed once and dropped: the products are those of a whole
     matrix, and no buffer grows with the number of rows. Rows in another dtype than the products'
-    are cast block by block.
+    are cast block by block, anew for each group of positions.
 
     Args:
-        parts: The rows.
+        parts: The rows, at least one.
         shape: Scale and cap of the logits.
         dtype: Dtype of the products.
         sums: Dtype of the softmax and of all sums.
@@ -104,9 +117,8 @@ class StreamedRows:
         self.dtype = dtype
         self.sums = sums
         self.needs_pull = needs_pull
-        if not parts:
-            return
         like = parts[0].weight
+        self._num_positions = num_positions = min(num_positions, _MOST_POSITIONS)
         is_cpu = like.device.type == "cpu"
         num_logits = _LOGITS
         if is_cpu:
@@ -118,8 +130,10 @@ class StreamedRows:
         self._at_once = min(self._at_once, num_positions)
         # Buffers for all blocks: fresh memory for each would cost as much as a pass over it.
         self._products = like.new_empty(num_positions * num_rows, dtype=dtype)
-        self._logits = like.new_empty(self._at_once * num_rows, dtype=sums)
-        self._pull = like.new_empty(num_positions * like.shape[1], dtype=dtype)
+        self._logits = self._pull = like.new_empty(0, dtype=dtype)  # single precision needs neither
+        if dtype != sums:
+            self._logits = like.new_empty(self._at_once * num_rows, dtype=sums)
+            self._pull = like.new_empty(num_positions * like.shape[1] * needs_pull, dtype=dtype)
 
     def score(self, states: Tensor, columns: Tensor) -> Share:
         """The share of these rows.
@@ -128,9 +142,16 @@ class StreamedRows:
             states: Hidden states in the dtype of the products, ``(positions, dim)``.
             columns: Targets, ``(positions,)``.
         """
+        groups = zip(
+            torch.split(states, self._num_positions),
+            torch.split(columns, self._num_positions),
+            strict=True,
+        )
+        return Share.joined([self._score(*group) for group in groups])
+
+    def _score(self, states: Tensor, columns: Tensor) -> Share:
+        """The share of no more positions than the buffers are for."""
         share = Share.of_nothing(torch.empty(len(states), dtype=self.sums, device=states.device))
-        if not self.parts:
-            return share
         pull = states.new_zeros(states.shape, dtype=self.sums) if self.needs_pull else None
         fading = torch.empty_like(share.peak)
         for block in self._blocks:
@@ -138,11 +159,10 @@ class StreamedRows:
             products = self._multiply(states, rows, block.bias)
             for first in range(0, len(states), self._at_once):
                 piece = slice(first, first + self._at_once)
-                fading[piece] = self._soften(
-                    block, products[piece], columns[piece], share.at(piece)
-                )
+                pieces = products[piece], columns[piece], share.at(piece)
+                fading[piece] = self._soften(block, *pieces)
             if pull is not None:
-                self._add_product(pull.mul_(fading.unsqueeze(1)), products, rows)
+                self._add_product(pull.mul_(fading.unsqueeze(1)), products, rows, share.total)
         if pull is None:
             return share
         return share._replace(pull=pull, target_pull=self._target_pull(columns, share.target_logit))
@@ -159,7 +179,7 @@ class StreamedRows:
         """Add a block's logits to the share, in place; by what factor its sums have faded.
 
         If a gradient is wanted, the products become ``exp(logit - peak)`` times d logit / d
-        product, 0 at the target.
+        product, 0 at the target; in float16 divided by the total so far.
         """
         logits = products
         if self.dtype != self.sums:
@@ -176,18 +196,25 @@ class StreamedRows:
         if self.needs_pull:
             others = logits.gather(1, place).masked_fill_(inside.unsqueeze(1), 0.0)
             self.shape.to_products(logits.scatter_(1, place, others), slope)
+            if self.dtype == torch.float16:
+                logits.div_(share.total.unsqueeze(1))
             if logits is not products:
                 products.copy_(logits)
         return fading
 
-    def _add_product(self, pull: Tensor, weights: Tensor, rows: Tensor) -> None:
+    def _add_product(self, pull: Tensor, weights: Tensor, rows: Tensor, total: Tensor) -> None:
         """Add ``weights @ rows`` to ``pull``; in half precision through a buffer."""
         if self.dtype == self.sums:
             pull.addmm_(weights, rows)
+            return
+        found = torch.mm(weights, rows, out=self._pull[: pull.numel()].view(pull.shape))
+        if self.dtype == torch.float16:  # whose sum of a block's exponentials could be infinite
+            pull.addcmul_(found.to(self.sums), total.unsqueeze(1))
         else:
-            pull.add_(torch.mm(weights, rows, out=self._pull[: pull.numel()].view(pull.shape)))
+            pull.add_(found)
 
     def _target_pull(self, columns: Tensor, target_logit: Tensor) -> Tensor:
+        """Derivative of the targets' logits by the states, ``(positions, dim)``."""
         found = torch.zeros((), dtype=self.sums, device=columns.device)
         for part in self.parts:
             inside, place = part.locate(columns)

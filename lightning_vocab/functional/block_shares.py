@@ -85,7 +85,8 @@ def _shares(
         logits = part.products(states).to(sums)
         shape.apply(logits, part.dead, needs_slope=False)
         top, column = logits.max(1)
-        masses.append(logits.sub_(top.unsqueeze(1)).exp_().sum(1).log() + top)
+        base = top.clamp(min=torch.finfo(sums).min)  # finite, also where all rows are dead
+        masses.append(logits.sub_(base.unsqueeze(1)).exp_().sum(1).log() + base)
         tops.append(top)
         columns.append(part.first + column)
     winner = torch.stack(tops).argmax(0, keepdim=True)

@@ -57,13 +57,14 @@ def linear_cross_entropy(
     products (on a GPU, or with an exchange, one in float32 too; another with ``softcap``); one
     gradient the size of ``hidden`` and of each block that trains; for rows that do not train,
     whatever their number, 2 ** 21 logits on a CPU (2 ** 23 in half precision) and 2 ** 25
-    elsewhere (in half precision, in float32 too), and four tensors ``(1,024 positions or so,
-    dim)``. ``skip_negligible`` holds the logits ``(chunk_size, all rows)``.
+    elsewhere (in half precision, in float32 too; both again with ``softcap``), and five or six
+    tensors ``(1,024 positions or so, dim)``. ``skip_negligible`` holds the logits ``(chunk_size,
+    all rows)``.
 
     Precision: products run in the dtype of ``hidden``, under `torch.autocast` in its dtype; rows of
-    another dtype are cast (those that do not train block by block). Logits of half precision become
-    float32 before scale, cap and softmax; loss and gradient sums are float32 then, and each
-    gradient has its tensor's dtype.
+    another dtype are cast (those that do not train block by block, once for each 1,024 positions or
+    so). Logits of half precision become float32 before scale, cap and softmax; loss and gradient
+    sums are float32 then, and each gradient has its tensor's dtype.
 
     Args:
         hidden: Last hidden states, ``(..., dim)``.
@@ -133,7 +134,8 @@ def token_nats(
         ignore_index: Target of positions that do not count; nothing is computed for them.
         softcap: Bound of the logits by tanh, positive; None for none.
         logit_scale: Factor of the logits, applied before the cap.
-        chunk_size: Positions that the ranks of an exchange tell each other about at a time.
+        chunk_size: Positions, at least, whose nats are computed together; 1,024 or so are in any
+            case.
         exchange: As in `linear_cross_entropy`.
 
     Returns:

@@ -48,3 +48,10 @@ def test_half_precision_adds_up_in_float32() -> None:
     mass = block_shares(hidden, [RowBlock(rows[:3000]), RowBlock(rows[3000:])]).mass
     assert mass.dtype == torch.float32
     torch.testing.assert_close(mass.sum(-1), torch.ones(5))
+
+
+def test_a_block_whose_rows_are_all_dead_has_no_mass() -> None:
+    dead = RowBlock(torch.ones(2, 3), dead=torch.tensor([0, 1]))
+    shares = block_shares(torch.ones(4, 3), [dead, RowBlock(torch.ones(2, 3))])
+    assert shares.mass.tolist() == [[0.0, 1.0]] * 4
+    assert shares.best.tolist() == [2] * 4

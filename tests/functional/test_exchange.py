@@ -74,12 +74,18 @@ def local_columns(targets: Tensor, blocks: list[RowBlock], rank: int, size: int)
 
 @pytest.mark.parametrize("size", [2, 4, 12], ids="{} ranks".format)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("frozen", [(), (0, 3)], ids=["all rows train", "two blocks are frozen"])
 def test_shared_out_rows_give_the_loss_and_gradients_of_whole_ones(
-    size: int, options: dict[str, Any]
+    size: int, options: dict[str, Any], frozen: tuple[int, ...]
 ) -> None:
     hidden, targets, blocks = make_inputs()
+    for index in frozen:
+        for leaf in (blocks[index].weight, blocks[index].bias):
+            assert leaf is not None
+            leaf.requires_grad_(False)
     whole = linear_cross_entropy(hidden, targets, blocks, chunk_size=4, **options)
-    leaves = [leaf for block in blocks for leaf in (block.weight, block.bias) if leaf is not None]
+    rows = [leaf for block in blocks for leaf in (block.weight, block.bias) if leaf is not None]
+    leaves = [leaf for leaf in rows if leaf.requires_grad]
     expected = torch.autograd.grad(whole, [hidden, *leaves])
     nats = token_nats(hidden, targets, blocks, **options)
 
@@ -92,11 +98,11 @@ def test_shared_out_rows_give_the_loss_and_gradients_of_whole_ones(
         scored = token_nats(hidden, columns, own, exchange=exchange, **options)
         return loss, scored, *torch.autograd.grad(loss, [hidden, *leaves])
 
-    for loss, scored, hidden_grad, *rows in (results := on_ranks(size, work)):
+    for loss, scored, hidden_grad, *row_grads in (results := on_ranks(size, work)):
         torch.testing.assert_close(loss, whole, rtol=0, atol=1e-12)
         torch.testing.assert_close(scored, nats, rtol=0, atol=1e-12)
         torch.testing.assert_close(hidden_grad, expected[0], rtol=0, atol=1e-12)
-        assert len(rows) == len(leaves)
+        assert len(row_grads) == len(leaves)
     # Each rank's gradient is that of its own rows and zero elsewhere: they add up to the whole.
     summed = [sum(parts) for parts in zip(*(result[3:] for result in results), strict=True)]
     torch.testing.assert_close(summed, list(expected[1:]), rtol=0, atol=1e-12)

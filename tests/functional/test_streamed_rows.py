@@ -27,6 +27,19 @@ def block_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return size
 
 
+@pytest.fixture(params=[(1, 1, 2), (2, 3, 5), None], ids="pieces, runs, groups {}".format)
+def _parts_of_the_positions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions that are softened, multiplied and scored together: fewer than there are."""
+    if request.param is not None:
+        piece, run, group = request.param
+        module = "lightning_vocab.functional"
+        monkeypatch.setattr(f"{module}._streamed_rows._CPU_PIECE", piece * NUM_OLD)
+        monkeypatch.setattr(f"{module}._streamed_rows._MOST_POSITIONS", run)
+        monkeypatch.setattr(f"{module}._row_scorer._TOGETHER", group)
+
+
 def make_inputs(*, bias: bool = True) -> tuple[Tensor, Tensor, list[RowBlock]]:
     """Hidden states, targets, one block of old rows that are frozen and one of new rows."""
     hidden = torch.randn(19, DIM, dtype=torch.float64, requires_grad=True)
@@ -59,7 +72,8 @@ def assert_equal(ours: Any, expected: Any) -> None:
     torch.testing.assert_close(ours, expected, rtol=0.0, atol=1e-11)
 
 
-@pytest.mark.parametrize("chunk_size", [6, 500])
+@pytest.mark.usefixtures("_parts_of_the_positions")
+@pytest.mark.parametrize("chunk_size", [2, 500])
 @pytest.mark.parametrize("trains", [True, False], ids=["new rows train", "no row trains"])
 @pytest.mark.parametrize(
     ("scale", "cap"), [(1.0, None), (0.3, None), (1.0, 1.5), (3.0, 1.5)], ids=str
@@ -137,6 +151,41 @@ def test_a_well_predicted_target_keeps_the_digits_of_its_small_gradient(
     )
     distance = (ours_gradient.double() - gradient).norm() / gradient.norm()
     assert distance < 0.03
+
+
+def test_the_sum_of_many_likely_rows_stays_finite_in_float16() -> None:
+    # Twenty thousand rows of one probability: exponentials of 1 times 5.0 would sum to infinity.
+    hidden = torch.zeros(1, 8, dtype=torch.float16, requires_grad=True)
+    old = torch.full((20_000, 8), 5.0, dtype=torch.float16)
+    new = torch.zeros(4, 8, dtype=torch.float16, requires_grad=True)
+    loss = linear_cross_entropy(hidden, torch.tensor([20_000]), [RowBlock(old), RowBlock(new)])
+    (gradient,) = torch.autograd.grad(loss, [hidden])
+    torch.testing.assert_close(gradient.float(), torch.full((1, 8), 5.0), rtol=0, atol=0.01)
+
+
+def test_large_logits_keep_the_digits_of_the_gradient() -> None:
+    # Logits near 10,000 have 1e-3 of resolution in float32; their differences have more.
+    hidden = torch.randn(64, DIM, requires_grad=True)
+    rows = RowBlock(torch.randn(200, DIM), torch.full((200,), 1e4))
+    targets = torch.randint(200, (64,))
+    products = F.linear(hidden, rows.weight, rows.bias).detach().double()
+    (gradient,) = torch.autograd.grad(
+        linear_cross_entropy(hidden, targets, [rows], reduction="sum"), [hidden]
+    )
+    error = products.softmax(1) - F.one_hot(targets, 200)
+    exact = error @ rows.weight.double()
+    assert (gradient - exact).norm() / exact.norm() < 1e-6
+
+
+def test_float32_rows_are_rounded_to_the_products_dtype_for_the_targets_too() -> None:
+    hidden = torch.randn(9, DIM, requires_grad=True)
+    rows, targets = torch.randn(NUM_OLD, DIM), torch.randint(NUM_OLD, (9,))
+    gradients: list[Tensor] = []
+    for each in (rows, rows.bfloat16()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = linear_cross_entropy(hidden, targets, [RowBlock(each)])
+        gradients += torch.autograd.grad(loss, [hidden])
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("autocast", [False, True])
