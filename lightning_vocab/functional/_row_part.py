@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -97,3 +98,20 @@ class RowPart:
                 rows.add_(part.T @ states)
         if self.bias_grad is not None:
             self.bias_grad.add_(error.sum(0, dtype=self.bias_grad.dtype))
+
+
+def parts_of(
+    blocks: Sequence[RowBlock], grads: Sequence[tuple[Tensor | None, Tensor | None]]
+) -> list[RowPart]:
+    """The blocks of a head, each with its first column and the sums of its gradients.
+
+    Args:
+        blocks: The rows.
+        grads: Sums of the gradients of each block's rows and of its bias.
+    """
+    parts, first = [], 0
+    for block, sums in zip(blocks, grads, strict=True):
+        bias = None if block.bias is None else block.bias.detach()
+        parts.append(RowPart(first, block.weight.detach(), bias, block.dead, *sums))
+        first += len(block.weight)
+    return parts

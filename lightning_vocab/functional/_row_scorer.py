@@ -10,13 +10,9 @@ from torch import Tensor
 
 from lightning_vocab.functional._logit_shape import LogitShape
 from lightning_vocab.functional._negligible import RelevantRows
-from lightning_vocab.functional._row_part import RowBlock, RowPart
-from lightning_vocab.functional._streamed_rows import Share, StreamedRows
+from lightning_vocab.functional._row_part import RowBlock, RowPart, parts_of
+from lightning_vocab.functional._streamed_rows import CPU_PIECE, Share, StreamedRows
 from lightning_vocab.functional.exchange import Alone, Exchange
-
-_PIECE = 2**19
-"""Logits of one pass on a CPU, in float32: two megabytes, which stay in the cache between the
-softmax's passes. Whole chunks would go to memory and back for each pass, three times as slow."""
 
 _TOGETHER = 1_024
 """Positions, about, that are scored together against rows that do not train: each such group reads
@@ -75,7 +71,9 @@ class RowScorer:
         self.needs_grad = any(gradient is not None for gradient in self.gradients)
         self.held: list[RowPart] = []
         self.streamed: list[RowPart] = []
-        for part in self._parts(blocks):
+        for part in parts_of(blocks, self._grads):
+            if not len(part.weight):
+                continue
             trains = part.weight_grad is not None or part.bias_grad is not None
             if trains or self.skips_negligible:
                 self.held.append(part.to(self.dtype))
@@ -83,7 +81,7 @@ class RowScorer:
                 self.streamed.append(part)
         is_whole = exchange is not None or hidden.device.type != "cpu"
         num_held = sum(len(part.weight) for part in self.held)
-        self._positions_at_once = None if is_whole else max(1, _PIECE // max(1, num_held))
+        self._positions_at_once = None if is_whole else max(1, CPU_PIECE // max(1, num_held))
 
     @property
     def gradients(self) -> list[Tensor | None]:
@@ -194,15 +192,6 @@ class RowScorer:
             if relevant is not None and (kept := relevant.rows(index)) is not None:
                 error, rows = error[:, kept], rows[kept]
             gradient += error @ rows
-
-    def _parts(self, blocks: Sequence[RowBlock]) -> list[RowPart]:
-        """The blocks that have rows, with the sums of their gradients."""
-        parts, first = [], 0
-        for block, grads in zip(blocks, self._grads, strict=True):
-            bias = None if block.bias is None else block.bias.detach()
-            parts.append(RowPart(first, block.weight.detach(), bias, block.dead, *grads))
-            first += len(block.weight)
-        return [part for part in parts if len(part.weight)]
 
     def _buffer(self, leaf: Tensor | None, needs_grad: bool) -> Tensor | None:
         """Where the gradient of ``leaf`` is added up; None where nobody asks for it."""

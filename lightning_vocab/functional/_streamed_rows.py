@@ -17,8 +17,9 @@ _CPU_LOGITS = 2**21
 _CPU_HALF_LOGITS = 2**23
 """The same in half precision, whose products get up to a third slower with blocks of fewer rows."""
 
-_CPU_PIECE = 2**19
-"""Logits that are softened at a time on a CPU: two megabytes in float32, which a cache holds."""
+CPU_PIECE = 2**19
+"""Logits of one pass on a CPU, in float32: two megabytes, which stay in the cache between the
+softmax's passes. Whole chunks would go to memory and back for each pass, three times as slow."""
 
 _LOGITS = 2**25
 """Products in memory at a time elsewhere, where each block costs the start of a dozen kernels."""
@@ -126,7 +127,7 @@ class StreamedRows:
         num_rows = max(1, min(num_logits // num_positions, _MOST_ROWS))
         self._blocks = [block for part in parts for block in part.split(num_rows)]
         num_rows = max(len(block.weight) for block in self._blocks)
-        self._at_once = max(1, _CPU_PIECE // num_rows) if is_cpu else num_positions
+        self._at_once = max(1, CPU_PIECE // num_rows) if is_cpu else num_positions
         self._at_once = min(self._at_once, num_positions)
         # Buffers for all blocks: fresh memory for each would cost as much as a pass over it.
         self._products = like.new_empty(num_positions * num_rows, dtype=dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_vocab.functional._logit_shape import LogitShape
-from lightning_vocab.functional._row_part import RowBlock, RowPart
+from lightning_vocab.functional._row_part import RowBlock, RowPart, parts_of
 from lightning_vocab.functional._row_scorer import dtype_of_products, dtype_of_sums
 from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 
@@ -57,11 +57,7 @@ def block_shares(
     sums = dtype_of_sums(dtype)
     states = hidden.reshape(-1, hidden.shape[-1])
     shape = LogitShape(logit_scale, softcap)
-    parts: list[RowPart] = []
-    first_column = 0
-    for weight, bias, dead in blocks:
-        parts.append(RowPart(first_column, weight, bias, dead, None, None).to(dtype))
-        first_column += len(weight)
+    parts = [part.to(dtype) for part in parts_of(blocks, [(None, None)] * len(blocks))]
     mass = torch.zeros(len(states), len(blocks), dtype=sums, device=hidden.device)
     best = torch.zeros(len(states), dtype=torch.long, device=hidden.device)
     with torch.autocast(hidden.device.type, enabled=False):

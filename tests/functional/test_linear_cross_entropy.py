@@ -126,7 +126,7 @@ def test_transposed_hidden_states_get_their_gradient_in_place() -> None:
 def test_positions_that_are_softened_in_pieces_give_the_same(
     softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_vocab.functional._row_scorer._PIECE", 3 * NUM_COLUMNS)
+    monkeypatch.setattr("lightning_vocab.functional._row_scorer.CPU_PIECE", 3 * NUM_COLUMNS)
     hidden, targets, blocks = make_inputs()
     ours = linear_cross_entropy(hidden, targets, blocks, chunk_size=8, softcap=softcap)
     plain = plain_loss(hidden, targets, blocks, softcap=softcap)

@@ -35,16 +35,16 @@ def _parts_of_the_positions(
     if request.param is not None:
         piece, run, group = request.param
         module = "lightning_vocab.functional"
-        monkeypatch.setattr(f"{module}._streamed_rows._CPU_PIECE", piece * NUM_OLD)
+        monkeypatch.setattr(f"{module}._streamed_rows.CPU_PIECE", piece * NUM_OLD)
         monkeypatch.setattr(f"{module}._streamed_rows._MOST_POSITIONS", run)
         monkeypatch.setattr(f"{module}._row_scorer._TOGETHER", group)
 
 
-def make_inputs(*, bias: bool = True) -> tuple[Tensor, Tensor, list[RowBlock]]:
+def make_inputs() -> tuple[Tensor, Tensor, list[RowBlock]]:
     """Hidden states, targets, one block of old rows that are frozen and one of new rows."""
     hidden = torch.randn(19, DIM, dtype=torch.float64, requires_grad=True)
     old, new = (torch.randn(size, DIM, dtype=torch.float64) for size in (NUM_OLD, NUM_NEW))
-    biases = [torch.randn(size, dtype=torch.float64) if bias else None for size in (13, 3)]
+    biases = [torch.randn(size, dtype=torch.float64) for size in (NUM_OLD, NUM_NEW)]
     targets = torch.randint(NUM_OLD + NUM_NEW, (19,))
     targets[torch.isin(targets, torch.tensor(DEAD))] = 7
     targets[4] = -100
@@ -137,10 +137,9 @@ def test_a_well_predicted_target_keeps_the_digits_of_its_small_gradient(
     # 1 - p is 1e-3 or so: the difference of p and 1 in half precision would be noise.
     rows = torch.randn(NUM_OLD, DIM).to(dtype)
     states = torch.randn(40, DIM).to(dtype)
-    targets = torch.randint(NUM_OLD, (40,))
+    targets = torch.full((40,), 3)
     bias = torch.zeros(NUM_OLD)
     bias[3] = 9.0
-    targets[:] = 3
     found, exact = states.clone().requires_grad_(), states.double().requires_grad_()
     bias = bias.to(dtype)
     ours = linear_cross_entropy(found, targets, [RowBlock(rows, bias)], reduction="sum")
