@@ -25,6 +25,7 @@ from lightning_vocab.distributed import ShardableModule, whole_model
 from lightning_vocab.exact_steps import ExactSteps
 from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 from lightning_vocab.functional.loss_kernels import OWN
+from lightning_vocab.fused_steps import leave_unscaling_to_the_trainer
 from lightning_vocab.generation import continuations
 from lightning_vocab.initializers import Initializer
 from lightning_vocab.kernel_choice import KERNEL_KEY, KernelChoice
@@ -245,6 +246,7 @@ class VocabExpansionModule(ExactSteps, ShardableModule, ScoredModule):
             weight_decay_backbone=self.hparams["weight_decay_backbone"],
         )
         optimizer = self.optimizer_callable(groups)
+        leave_unscaling_to_the_trainer(optimizer)
         self._options = configured_options(optimizer)
         if self.lr_scheduler_callable is None:
             return optimizer

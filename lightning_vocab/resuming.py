@@ -70,7 +70,22 @@ def keep_configured_options(
                 _change_rate(group, index, schedules, former, value)
             else:
                 group[key] = value
+        _place_steps(optimizer, group)
     return changes
+
+
+def _place_steps(optimizer: Optimizer, group: Mapping[str, Any]) -> None:
+    """Step counts that a fused optimizer restored from one that was not: beside the parameters.
+
+    torch keeps the counts of an optimizer that is neither fused nor capturable on the CPU, and the
+    fused kernel of a GPU wants them on the GPU.
+    """
+    if not (group.get("fused") or group.get("capturable")):
+        return
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter, {})
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device)
 
 
 def _name(group: Mapping[str, Any], index: int) -> str:

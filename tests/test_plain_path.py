@@ -130,6 +130,24 @@ def merged_state(module: VocabExpansionModule, folder: Path) -> dict[str, Tensor
     return dict(AutoModelForCausalLM.from_pretrained(path).state_dict())
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimizer_steps_on_clipped_gradients(
+    precision: Any, base_folder: str, expansion_folder: str, tmp_path: Path
+) -> None:
+    states = []
+    for is_fused in (True, False):
+        module = make_module(base_folder, expansion_folder)
+        module.optimizer_callable = lambda groups, is_fused=is_fused: torch.optim.AdamW(  # type: ignore[misc]
+            groups,
+            eps=1.0,  # a step in proportion to the gradient, so that the clipping shows
+            fused=is_fused or None,
+        )
+        fit(module, tmp_path, precision=precision, gradient_clip_val=0.1)
+        states.append(merged_state(module, tmp_path / str(is_fused)))
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("only_new", [True, False], ids=["new-rows", "all"])
 @pytest.mark.parametrize(
     ("options", "trainer", "plain"),

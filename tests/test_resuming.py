@@ -80,6 +80,26 @@ def test_momentum_is_the_checkpoints() -> None:
     assert float(state["step"]) == 4
 
 
+def test_a_run_that_is_resumed_with_a_fused_optimizer_has_its_step_counts_beside_the_rows() -> None:
+    def make(is_fused: bool) -> Optimizer:
+        weight = torch.nn.Parameter(torch.ones(2, device="meta"))
+        return AdamW([{"name": "new_rows", "params": [weight]}], fused=is_fused or None)
+
+    first = make(is_fused=False)
+    (weight,) = first.param_groups[0]["params"]
+    moments = {name: torch.zeros(2, device="meta") for name in ("exp_avg", "exp_avg_sq")}
+    first.state[weight] = {"step": torch.tensor(4.0), **moments}  # on the CPU, as torch has it
+    second = make(is_fused=True)
+    configured = configured_options(second)
+    second.load_state_dict(first.state_dict())
+    (state,) = second.state.values()
+    assert state["step"].device.type == "cpu"
+    changes = keep_configured_options(second, [], configured, configured_options(first))
+    assert changes == ["new_rows: fused True (the checkpoint has None)"]
+    assert second.param_groups[0]["fused"] is True
+    assert state["step"].device.type == "meta"
+
+
 def test_a_resumed_run_may_be_longer_than_its_checkpoint_planned() -> None:
     first = make_run(lr=1.0, decay=0.0, total_steps=10)
     take_steps(*first, 4)

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 _GRADIENT_BLOCK = 16_384
 """Rows whose gradient of one chunk is in memory at a time, where it cannot be added in place."""
 
+_CPU_GRADIENT_BLOCK = 2_048
+"""The same on a CPU, where it stays in the cache: two thirds of the time of blocks of 16,384."""
+
 
 class RowBlock(NamedTuple):
     """Some rows of a head; the head's columns are the concatenation of its blocks.
@@ -90,10 +93,9 @@ class RowPart:
         if self.weight_grad is not None and self.weight_grad.dtype == error.dtype:
             self.weight_grad.addmm_(error.T, states)  # no temporary of the size of the block
         elif self.weight_grad is not None:
+            size = _CPU_GRADIENT_BLOCK if error.device.type == "cpu" else _GRADIENT_BLOCK
             for rows, part in zip(
-                torch.split(self.weight_grad, _GRADIENT_BLOCK),
-                torch.split(error, _GRADIENT_BLOCK, dim=1),
-                strict=True,
+                torch.split(self.weight_grad, size), torch.split(error, size, dim=1), strict=True
             ):
                 rows.add_(part.T @ states)
         if self.bias_grad is not None:

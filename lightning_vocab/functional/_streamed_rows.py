@@ -86,6 +86,21 @@ class Share(NamedTuple):
         gradient.addcmul_(self.target_pull, torch.expm1(-nats).unsqueeze(1))
 
 
+class _Buffers(NamedTuple):
+    """For all blocks: fresh memory for each would cost as much as a pass over it.
+
+    Args:
+        products: Products of a block, which become its weights.
+        logits: Logits of one pass in the dtype of the sums; empty if the products have that dtype.
+        pull: A block's part of the pull in the dtype of the products, ``(positions * dim,)``; empty
+            likewise.
+    """
+
+    products: Tensor
+    logits: Tensor
+    pull: Tensor
+
+
 class StreamedRows:
     """Scores positions against rows that do not train, never more than a block of them at a time.
 
@@ -126,15 +141,9 @@ class StreamedRows:
             num_logits = _CPU_LOGITS if dtype == sums else _CPU_HALF_LOGITS
         num_rows = max(1, min(num_logits // num_positions, _MOST_ROWS))
         self._blocks = [block for part in parts for block in part.split(num_rows)]
-        num_rows = max(len(block.weight) for block in self._blocks)
-        self._at_once = max(1, CPU_PIECE // num_rows) if is_cpu else num_positions
+        self._num_rows = max(len(block.weight) for block in self._blocks)
+        self._at_once = max(1, CPU_PIECE // self._num_rows) if is_cpu else num_positions
         self._at_once = min(self._at_once, num_positions)
-        # Buffers for all blocks: fresh memory for each would cost as much as a pass over it.
-        self._products = like.new_empty(num_positions * num_rows, dtype=dtype)
-        self._logits = self._pull = like.new_empty(0, dtype=dtype)  # single precision needs neither
-        if dtype != sums:
-            self._logits = like.new_empty(self._at_once * num_rows, dtype=sums)
-            self._pull = like.new_empty(num_positions * like.shape[1] * needs_pull, dtype=dtype)
 
     def score(self, states: Tensor, columns: Tensor) -> Share:
         """The share of these rows.
@@ -148,35 +157,52 @@ class StreamedRows:
             torch.split(columns, self._num_positions),
             strict=True,
         )
-        return Share.joined([self._score(*group) for group in groups])
+        buffers = self._buffers(states)
+        share = Share.joined([self._score(*group, buffers) for group in groups])
+        del buffers  # gone while rows that train are scored
+        if share.pull is None:
+            return share
+        return share._replace(target_pull=self._target_pull(columns, share.target_logit))
 
-    def _score(self, states: Tensor, columns: Tensor) -> Share:
+    def _buffers(self, states: Tensor) -> _Buffers:
+        num_positions = min(len(states), self._num_positions)
+        products = states.new_empty(num_positions * self._num_rows)
+        if self.dtype == self.sums:
+            return _Buffers(products, products[:0], products[:0])
+        at_once = min(num_positions, self._at_once)
+        logits = states.new_empty(at_once * self._num_rows, dtype=self.sums)
+        return _Buffers(products, logits, states.new_empty(states[:num_positions].numel()))
+
+    def _score(self, states: Tensor, columns: Tensor, buffers: _Buffers) -> Share:
         """The share of no more positions than the buffers are for."""
         share = Share.of_nothing(torch.empty(len(states), dtype=self.sums, device=states.device))
         pull = states.new_zeros(states.shape, dtype=self.sums) if self.needs_pull else None
         fading = torch.empty_like(share.peak)
         for block in self._blocks:
             rows = block.weight.to(self.dtype)
-            products = self._multiply(states, rows, block.bias)
+            products = self._multiply(states, rows, block.bias, buffers.products)
             for first in range(0, len(states), self._at_once):
                 piece = slice(first, first + self._at_once)
                 pieces = products[piece], columns[piece], share.at(piece)
-                fading[piece] = self._soften(block, *pieces)
+                fading[piece] = self._soften(block, *pieces, buffers.logits)
             if pull is not None:
-                self._add_product(pull.mul_(fading.unsqueeze(1)), products, rows, share.total)
-        if pull is None:
-            return share
-        return share._replace(pull=pull, target_pull=self._target_pull(columns, share.target_logit))
+                pull.mul_(fading.unsqueeze(1))
+                self._add_product(pull, products, rows, share.total, buffers.pull)
+        return share._replace(pull=pull)
 
-    def _multiply(self, states: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(
+        self, states: Tensor, rows: Tensor, bias: Tensor | None, buffer: Tensor
+    ) -> Tensor:
         """Products ``(positions, rows)``, in the buffer."""
         size = len(states), len(rows)
-        products = self._products[: size[0] * size[1]].view(size)
+        products = buffer[: size[0] * size[1]].view(size)
         if bias is None:
             return torch.mm(states, rows.T, out=products)
         return torch.addmm(bias.to(self.dtype), states, rows.T, out=products)
 
-    def _soften(self, block: RowPart, products: Tensor, columns: Tensor, share: Share) -> Tensor:
+    def _soften(
+        self, block: RowPart, products: Tensor, columns: Tensor, share: Share, buffer: Tensor
+    ) -> Tensor:
         """Add a block's logits to the share, in place; by what factor its sums have faded.
 
         If a gradient is wanted, the products become ``exp(logit - peak)`` times d logit / d
@@ -184,7 +210,7 @@ class StreamedRows:
         """
         logits = products
         if self.dtype != self.sums:
-            logits = self._logits[: products.numel()].view(products.shape).copy_(products)
+            logits = buffer[: products.numel()].view(products.shape).copy_(products)
         slope = self.shape.apply(logits, block.dead, needs_slope=self.needs_pull)
         inside, place = block.locate(columns)
         found = logits.gather(1, place).squeeze(1)
@@ -203,12 +229,14 @@ class StreamedRows:
                 products.copy_(logits)
         return fading
 
-    def _add_product(self, pull: Tensor, weights: Tensor, rows: Tensor, total: Tensor) -> None:
+    def _add_product(
+        self, pull: Tensor, weights: Tensor, rows: Tensor, total: Tensor, buffer: Tensor
+    ) -> None:
         """Add ``weights @ rows`` to ``pull``; in half precision through a buffer."""
         if self.dtype == self.sums:
             pull.addmm_(weights, rows)
             return
-        found = torch.mm(weights, rows, out=self._pull[: pull.numel()].view(pull.shape))
+        found = torch.mm(weights, rows, out=buffer[: pull.numel()].view(pull.shape))
         if self.dtype == torch.float16:  # whose sum of a block's exponentials could be infinite
             pull.addcmul_(found.to(self.sums), total.unsqueeze(1))
         else:
@@ -222,4 +250,4 @@ class StreamedRows:
             rows = part.weight[place.squeeze(1)].to(self.dtype).to(self.sums)
             found = torch.where(inside.unsqueeze(1), rows, found)
         slope = self.shape.slope_at(target_logit)
-        return found * (slope if isinstance(slope, float) else slope.unsqueeze(1))
+        return found.mul_(slope if isinstance(slope, float) else slope.unsqueeze(1))

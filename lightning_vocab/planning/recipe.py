@@ -117,7 +117,7 @@ def _model(base: str, run: str, steps: int, rate: float) -> dict[str, Any]:
         "weight_decay_backbone": 0.1,
         "optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": rate, "betas": [0.9, 0.95], "weight_decay": 0.0},
+            "init_args": {"lr": rate, "betas": [0.9, 0.95], "weight_decay": 0.0, "fused": True},
         },
         "lr_scheduler": _object(
             "schedules.WarmupCosine",

@@ -8,12 +8,14 @@ split rows and the streamed loss; `hook`, `resize_token_embeddings`, a hook that
 of old rows, and AdamW over the whole matrix; `peft`, its `trainable_token_indices`, where peft is
 installed; `torch`, split rows and torch's own chunked `linear_cross_entropy`, where this torch has
 it; `logits`, split rows and torch's cross-entropy of all logits. In stage 2 everything trains;
-`plain` is then `resize_token_embeddings` and AdamW.
+`plain` is then `resize_token_embeddings` and AdamW. Steps over split rows take AdamW fused, as the
+recipes do, the others as torch makes it; `--fused all` or `none` treats all alike.
 
 Ways are timed in turn in one process, medians and ranges. The memory that a step adds is that of a
-process of its own. CPU, on Linux: the resident set's high-water mark above what the model takes,
-with the C library told to hand freed blocks back at once (`--keep-freed` leaves it alone: glibc
-then keeps those below 32 MB, more of them for one way than for another). GPU: the allocator's.
+process of its own, in which a tiny model has trained before: the code that a first step loads is
+none of it. CPU, on Linux: the resident set's high-water mark above what the model takes, with the
+C library told to hand freed blocks back at once (`--keep-freed` leaves it alone: glibc then keeps
+those below 32 MB, more of them for one way than for another). GPU: the allocator's.
 
 The head alone is compared with its floor, bare products of the same shapes: ``2NVd`` for the
 logits, ``2NVd`` for the gradient of the hidden states, ``6Nmd`` for the new rows.
@@ -25,7 +27,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -57,10 +59,11 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"qwen": Shape(151_936, 896, 14, True), "llama": Shape(32_000, 512, 8, False)}
+SIZES = {**SHAPES, "tiny": Shape(512, 64, 2, False)}
 
 
 def make_model(args: argparse.Namespace) -> LlamaForCausalLM:
-    shape = SHAPES[args.shape]
+    shape = SIZES[args.shape]
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=shape.rows,
@@ -78,7 +81,7 @@ def make_model(args: argparse.Namespace) -> LlamaForCausalLM:
 def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
     """Ids of which a tenth are new, all of them targets."""
     generator = torch.Generator().manual_seed(1)
-    size, old = (args.batch, args.time), SHAPES[args.shape].rows
+    size, old = (args.batch, args.time), SIZES[args.shape].rows
     ids = torch.randint(old, size, generator=generator)
     new = old + torch.randint(args.new_rows, size, generator=generator)
     ids = torch.where(torch.rand(size, generator=generator) < 0.1, new, ids).to(args.device)
@@ -100,12 +103,16 @@ def split(model: LlamaForCausalLM, num_new: int) -> list[nn.Parameter]:
     return list(dict.fromkeys([inputs.new, outputs.new]))
 
 
+def adamw(trained: Iterable[nn.Parameter], *, is_fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0, fused=is_fused or None)
+
+
 def over_split_rows(args: argparse.Namespace, kernel: Callable[..., Tensor] | None) -> Step:
     """A step over split rows whose loss is a kernel's, or that of all logits."""
     model = make_model(args)
     new = split(model, args.new_rows)
     trained = list(model.parameters()) if args.stage == 2 else new
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
+    optimizer = adamw(trained, is_fused=args.fused != "none")
     head, loss = model.get_output_embeddings(), NextTokenLoss(model, args.chunk_size)
 
     def step(batch: dict[str, Tensor]) -> None:
@@ -139,13 +146,13 @@ def all_logits(args: argparse.Namespace) -> Step:
 
 def plain(args: argparse.Namespace) -> Step:
     model = make_model(args)
-    model.resize_token_embeddings(SHAPES[args.shape].rows + args.new_rows, mean_resizing=False)
-    return plain_step(model, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0))
+    model.resize_token_embeddings(SIZES[args.shape].rows + args.new_rows, mean_resizing=False)
+    return plain_step(model, adamw(model.parameters(), is_fused=args.fused == "all"))
 
 
 def hook(args: argparse.Namespace) -> Step:
     model = make_model(args)
-    num_old = SHAPES[args.shape].rows
+    num_old = SIZES[args.shape].rows
     model.resize_token_embeddings(num_old + args.new_rows, mean_resizing=False)
     parts = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     trained = list(dict.fromkeys(parts))
@@ -153,18 +160,18 @@ def hook(args: argparse.Namespace) -> Step:
         weight.requires_grad_(True)
         weight.register_hook(lambda gradient: gradient.index_fill(0, old_ids, 0.0))
     old_ids = torch.arange(num_old, device=args.device)
-    return plain_step(model, torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0))
+    return plain_step(model, adamw(trained, is_fused=args.fused == "all"))
 
 
 def peft_tokens(args: argparse.Namespace) -> Step:
     from peft import LoraConfig, get_peft_model
 
     model = make_model(args)
-    num_old = SHAPES[args.shape].rows
+    num_old = SIZES[args.shape].rows
     model.resize_token_embeddings(num_old + args.new_rows, mean_resizing=False)
     ids = list(range(num_old, num_old + args.new_rows))
     names = (
-        {"embed_tokens": ids} if SHAPES[args.shape].tied else {"embed_tokens": ids, "lm_head": ids}
+        {"embed_tokens": ids} if SIZES[args.shape].tied else {"embed_tokens": ids, "lm_head": ids}
     )
     # peft wants a matrix to adapt as well: one of rank 1, which stays frozen.
     config = LoraConfig(
@@ -174,7 +181,7 @@ def peft_tokens(args: argparse.Namespace) -> Step:
     for name, parameter in wrapped.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
     trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-    return plain_step(wrapped, torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0))
+    return plain_step(wrapped, adamw(trained, is_fused=args.fused == "all"))
 
 
 def plain_step(model: Any, optimizer: torch.optim.Optimizer) -> Step:
@@ -216,8 +223,15 @@ def seconds(args: argparse.Namespace, ways: list[str]) -> dict[str, list[float]]
     return taken
 
 
+def load_libraries(args: argparse.Namespace, way: str) -> None:
+    """A step of a tiny model: the code that the first step of a process loads is not the step's."""
+    tiny = argparse.Namespace(**{**vars(args), "shape": "tiny", "new_rows": 64, "time": 16})
+    WAYS[way](tiny)(make_batch(tiny))
+
+
 def added_megabytes(args: argparse.Namespace, way: str) -> float:
     """Memory that a step adds to what the model takes, in MiB; a second step, so with AdamW."""
+    load_libraries(args, way)
     step, batch = WAYS[way](args), make_batch(args)
     if args.device == "cuda":
         before = torch.cuda.memory_allocated() / 2**20
@@ -256,6 +270,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--time", type=int, default=256)
     parser.add_argument("--chunk-size", type=int, default=CHUNK_SIZE)
+    parser.add_argument("--fused", choices=["ours", "all", "none"], default="ours", help="AdamW of")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keep-freed", action="store_true", help="memory as glibc keeps it")
     parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
@@ -271,7 +286,9 @@ def main() -> None:
     taken = seconds(args, ways)
     memory = {way: in_process(way, sys.argv[1:], keeps_freed=args.keep_freed) for way in ways}
     what = f"{args.shape}, {args.dtype}, {args.batch} x {args.time}, {args.device}"
-    table = Table(title=f"stage {args.stage}, {what}, chunks of {args.chunk_size}")
+    table = Table(
+        title=f"stage {args.stage}, {what}, chunks of {args.chunk_size}, AdamW fused: {args.fused}"
+    )
     for title in ("way", "seconds", "range", "ours / it", "MiB added", "ours / it"):
         table.add_column(title, justify="left" if title == "way" else "right")
     for way in ways:
@@ -283,7 +300,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     if args.stage == 1:
-        shape = SHAPES[args.shape]
+        shape = SIZES[args.shape]
         head, floor = map(median, head_floor.seconds(args, shape.rows, shape.dim))
         num = args.batch * args.time * shape.dim
         work = num * (4 * shape.rows + 6 * args.new_rows) / 1e9

@@ -82,7 +82,7 @@ class PicoModule(LightningModule):
         *,
         tied: bool = True,
         split: bool = True,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: Literal["fused", "adamw", "sgd"] = "fused",
         schedule: Literal["lambda", "one_cycle"] = "lambda",
         scores: Sequence[float] = (),
         frozen_by_user: Sequence[str] = (),
@@ -108,7 +108,8 @@ class PicoModule(LightningModule):
             {"params": params, "name": name, "weight_decay": 0.0 if "no_decay" in name else DECAY}
             for name, params in self.groups().items()
         ]
-        made: Optimizer = AdamW(groups, lr=1e-2)
+        # Fused, as in the recipes; None is what torch takes by default.
+        made: Optimizer = AdamW(groups, lr=1e-2, fused=self.optimizer_name == "fused" or None)
         if self.optimizer_name == "sgd":
             made = SGD(groups, lr=0.1)
         scheduler: Any = LambdaLR(made, lambda step: 1.0 / (1 + 0.1 * step))

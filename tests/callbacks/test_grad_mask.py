@@ -32,7 +32,7 @@ def same_rows(left: list[Tensor], right: list[Tensor], ids: list[int]) -> list[b
 
 
 @TIES
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["fused", "adamw", "sgd"])
 def test_old_rows_stay_bitwise_equal(optimizer: Any, tied: bool, tmp_path: Path) -> None:
     module = PicoModule(tied=tied, split=False, optimizer=optimizer)
     before = matrices(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,12 @@ def fit(
 ) -> Outcome:
     """Train through all phases, accumulating and clipping; None is one process that holds all."""
     module = VocabExpansionModule(
-        source.base, source.expansion, lr_new_rows=1e-2, lr_old_rows=1e-3, lr_backbone=1e-3
+        source.base,
+        source.expansion,
+        optimizer=partial(torch.optim.AdamW, fused=True),  # as in the recipes
+        lr_new_rows=1e-2,
+        lr_old_rows=1e-3,
+        lr_backbone=1e-3,
     )
     if layout is not None:
         options["devices"] = layout.data * layout.rows
