@@ -346,6 +346,7 @@ def test_checkpoint_holds_plain_values_and_rebuilds_the_data_module(
     assert again.hparams == data.hparams
 
 
+@pytest.mark.slow
 def test_run_that_is_resumed_within_an_epoch_sees_the_rows_that_were_left(
     place: Path, tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_both_stages_lower_the_bits_per_byte_of_the_new_domain(
     assert spectrum.latest != spectrum.first
 
 
+@pytest.mark.slow
 @UNTIED_IS_QUICK
 def test_the_report_measures_all_text_where_validation_saw_a_part(
     base_folder: str, text: Path
@@ -207,6 +208,7 @@ class OddStrategy(SingleDeviceStrategy):
     """A strategy that nobody has tested."""
 
 
+@pytest.mark.slow
 @UNTIED_IS_QUICK
 def test_an_exported_run_goes_on_as_the_base_of_the_next(base_folder: str, text: Path) -> None:
     first = make_module(base_folder, text)

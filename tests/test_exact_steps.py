@@ -186,6 +186,7 @@ class SaveAfter(Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize(
     ("ranks", "batch"), [(1, 11), pytest.param(2, 10, marks=[pytest.mark.slow, pytest.mark.ddp])]

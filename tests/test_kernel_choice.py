@@ -21,6 +21,7 @@ from tests.quiet import quiet_trainer
 from tests.test_plain_path import fit, make_batches, make_module
 
 
+@pytest.mark.slow
 def test_the_fastest_kernel_is_settled_once_all_rows_train_and_reported(
     base_folder: str,
     expansion_folder: str,
@@ -52,6 +53,7 @@ def test_the_fastest_kernel_is_settled_once_all_rows_train_and_reported(
         torch.testing.assert_close(module.state_dict()[name], expected, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_kernel_without_another_trial(
     base_folder: str, expansion_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

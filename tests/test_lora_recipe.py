@@ -33,6 +33,7 @@ from tests.conftest import NEW_TEXTS
 from tests.rows.bases import Kind, make_base
 from tests.test_recipes import small
 
+pytestmark = pytest.mark.slow  # importing peft takes seconds
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "lora.yaml"
 UNFREEZE, STEPS = 3, 6
 STOPS = (2, 4)  # one in each stage
@@ -228,7 +229,6 @@ def test_a_checkpoint_of_other_adapters_is_refused(run: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.ddp
-@pytest.mark.slow
 def test_two_ranks_agree_through_both_stages(
     tied_folder: str, expansion_folder: str, tmp_path: Path
 ) -> None:
@@ -239,7 +239,6 @@ def test_two_ranks_agree_through_both_stages(
     assert changed(first, second) == set()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* occur fewer than 4 times in the training text")
 def test_the_recipe_runs_through_both_stages_in_its_own_precision(
     tied_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

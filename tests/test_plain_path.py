@@ -22,7 +22,7 @@ from lightning_vocab.module import VocabExpansionModule
 from lightning_vocab.rows import expand_model, export_model
 from lightning_vocab.rows.roles import parameter_roles
 from lightning_vocab.vocabulary import ContinuedBPE, load_tokenizer, save_expansion
-from tests.conftest import NEW_TEXTS, make_model, make_tokenizer
+from tests.conftest import NEW_TEXTS, case, make_model, make_tokenizer
 from tests.expanded import make_expanded
 from tests.quiet import quiet_trainer
 from tests.rows.bases import make_base
@@ -130,7 +130,9 @@ def merged_state(module: VocabExpansionModule, folder: Path) -> dict[str, Tensor
     return dict(AutoModelForCausalLM.from_pretrained(path).state_dict())
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", [case("32-true", quick=False), case("bf16-mixed", quick=True)]
+)
 def test_a_fused_optimizer_steps_on_clipped_gradients(
     precision: Any, base_folder: str, expansion_folder: str, tmp_path: Path
 ) -> None:
@@ -152,12 +154,11 @@ def test_a_fused_optimizer_steps_on_clipped_gradients(
 @pytest.mark.parametrize(
     ("options", "trainer", "plain"),
     [
-        ({}, {}, {}),
-        ({}, {"accumulate_grad_batches": 4}, {"window": 4}),
-        ({}, {"gradient_clip_val": 0.1}, {"clip": 0.1}),
-        ({"gradient_checkpointing": True}, {}, {}),
+        case({}, {}, {}, quick=False, id="as it is"),
+        case({}, {"accumulate_grad_batches": 4}, {"window": 4}, quick=True, id="accumulation"),
+        case({}, {"gradient_clip_val": 0.1}, {"clip": 0.1}, quick=True, id="clipping"),
+        case({"gradient_checkpointing": True}, {}, {}, quick=False, id="checkpointing"),
     ],
-    ids=["as it is", "accumulation", "clipping", "checkpointing"],
 )
 def test_training_equals_a_plain_loop(
     only_new: bool,
@@ -264,6 +265,7 @@ def own_gradients(module: VocabExpansionModule, loss: Tensor) -> dict[str, Tenso
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_gradients_are_as_near_to_float64_as_a_plain_loops(
     precision: str, base_folder: str, expansion_folder: str, tmp_path: Path

@@ -57,6 +57,7 @@ def fit(data: VocabDataModule, folder: Path, *callbacks: Any, **options: Any) ->
     quiet_trainer(folder, callbacks, **options).fit(module, datamodule=data)
 
 
+@pytest.mark.slow
 def test_run_grows_checks_and_trains_on_text_of_which_nothing_is_kept(
     tied_folder: str, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ class Forgetful(VocabDataModule):
             file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize(("kind", "times"), [(VocabDataModule, 1), (Forgetful, 2)])
 def test_fertility_is_measured_by_one_process_and_told_to_the_others(

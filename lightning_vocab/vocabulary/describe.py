@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -105,9 +106,14 @@ def describe_states(
         base_fingerprint=base.fingerprint,
         tokenizer_fingerprint=grown.fingerprint,
         extender={**extender, **({NAMED_IDS: named} if named else {})},
-        created_with={name: version(name) for name in _PACKAGES},
+        created_with=dict(_versions()),
     )
     return ExpandedTokenizer(grown.tokenizer, expansion, read_model_file(base.tokenizer))
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}  # each reads a file of the package
 
 
 def rows_of_base(base: BackendState, base_rows: int | None) -> int:

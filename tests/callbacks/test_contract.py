@@ -73,6 +73,7 @@ class Watch(ContractCheck):
         assert before[1] == after[1]
 
 
+@pytest.mark.slow
 def test_a_run_is_bit_equal_with_and_without_the_check(
     tied_folder: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_failure_is_only_shown_where_it_shall_not_stop_the_run(
     assert "fail" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_text_that_another_tokenizer_cut_is_found(
     tied_folder: str, place: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_text_that_another_tokenizer_cut_is_found(
         trainer.fit(module, datamodule=other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 def test_a_resumed_run_does_not_take_trained_rows_for_changed_ones(
     tied_folder: str, place: Path, tmp_path: Path
@@ -158,6 +161,7 @@ class Tell(ContractCheck):
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_all_ranks_stop_together(tied_folder: str, place: Path, tmp_path: Path) -> None:
     strategy = DDPStrategy(start_method="fork", timeout=timedelta(seconds=30))

@@ -102,6 +102,7 @@ def test_first_and_last_values_are_those_of_the_rows_then(
     assert ("rsa_words_pearson_output" in report.after) == (not is_tied)
 
 
+@pytest.mark.slow
 def test_the_reference_does_not_move_with_the_model(
     tied_folder: str, pairs: str, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_loggers_and_callback_metrics_get_both_measurements(
         assert found == pytest.approx(numbers["rsa_words_spearman_input"])
 
 
+@pytest.mark.slow
 def test_the_files_are_written_whole(tied_folder: str, pairs: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path, figure = tmp_path / "new" / "report.json", tmp_path / "new" / "figure.png"
@@ -267,6 +269,7 @@ class WriteReport(Callback):
         path.write_text(json.dumps([self.report.before, self.report.after]))
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_both_ranks_measure_the_same_and_one_writes(
     tied_folder: str, pairs: str, tmp_path: Path

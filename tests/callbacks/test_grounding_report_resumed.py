@@ -34,6 +34,7 @@ def other_pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(tmp_path_factory.mktemp("other") / "pairs.jsonl", [*NAMES[1:], NAMES[0]])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_first_values_and_the_reference(
     tied_folder: str, pairs: str, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_run_that_did_not_measure_its_start_cannot_be_taken_up(
         )
 
 
+@pytest.mark.slow
 def test_other_pairs_of_the_same_tokens_are_noticed(
     tied_folder: str, pairs: str, other_pairs: str, tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_other_pairs_of_the_same_tokens_are_noticed(
             )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using")
 def test_a_file_of_pairs_may_lie_elsewhere_but_not_hold_others(
     tied_folder: str, pairs: str, other_pairs: str, tmp_path: Path

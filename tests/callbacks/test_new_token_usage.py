@@ -121,6 +121,7 @@ def test_frozen_old_rows_have_no_gradient_and_do_not_move(
     assert usage.latest["usage/gradient_norm_new"] > 0
 
 
+@pytest.mark.slow
 @UNTIED_IS_QUICK
 def test_adoption_and_mass_are_those_of_the_model_s_own_logits(
     tmp_path: Path, base_folder: str, expansion_folder: str
@@ -154,6 +155,7 @@ def test_adoption_and_mass_are_those_of_the_model_s_own_logits(
     assert not math.isnan(usage.latest["usage/adoption/new"])
 
 
+@pytest.mark.slow
 @UNTIED_IS_QUICK
 def test_a_resumed_run_goes_on_counting(
     tmp_path: Path, tied_folder: str, expansion_folder: str
@@ -171,6 +173,7 @@ def test_a_resumed_run_goes_on_counting(
     assert {step for step, _ in second.history["usage/untouched_rows"]} == {2, 4}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*stood in no training batch")
 @UNTIED_IS_QUICK
 def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
@@ -241,6 +244,7 @@ class PlainLoss(Callback):
         pl_module._loss_is_checked = True
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @UNTIED_IS_QUICK
 def test_two_ranks_count_together(tmp_path: Path, tied_folder: str, expansion_folder: str) -> None:

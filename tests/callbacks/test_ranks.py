@@ -66,6 +66,7 @@ def test_two_ranks_train_on_the_mean_of_their_gradients(tied: bool, tmp_path: Pa
         torch.testing.assert_close(both["weights"][name], weight, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:It is recommended to use .*sync_dist"
 )  # ranks disagree on purpose
@@ -98,6 +99,7 @@ def test_resume_on_two_ranks_keeps_a_stall(tmp_path: Path) -> None:
         assert is_same(resumed[rank]["weights"], whole[rank]["weights"])
 
 
+@pytest.mark.slow
 def test_ranks_agree_with_masked_rows_of_an_ordinary_model(tmp_path: Path) -> None:
     mask = GradMaskNewRows(until_step=3, new_ids=NEW_IDS)
     callbacks = [mask, FreezeBackbone(), UnfreezeAt(4)]

@@ -61,6 +61,7 @@ def run(
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_updates_are_those_of_the_rows_that_the_run_reads(
     layout: Literal["packed", "padded"],

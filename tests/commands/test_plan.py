@@ -90,6 +90,7 @@ def test_the_recipe_trains_and_its_report_holds_the_planned_gain(tied_folder: st
     assert len(load_tokenizer("out_run/export")) == 300 + advice["num_new_tokens"]
 
 
+@pytest.mark.slow
 def test_text_that_saves_too_little_gives_no_recipe_and_says_so(
     tied_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_text_that_saves_too_little_gives_no_recipe_and_says_so(
     assert not Path("out/recipe.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "extender"),
     [
@@ -161,6 +163,7 @@ def test_costs_of_a_base_without_a_width_are_shown_once_the_user_gives_it(
     assert row["break_even_change"] < 0
 
 
+@pytest.mark.slow
 def test_an_older_plan_is_replaced_only_on_demand_and_other_folders_never(
     tied_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +220,7 @@ def test_text_too_short_for_a_token_is_refused_in_the_words_of_the_command(
     assert "num_new_tokens" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_a_unigram_base_is_refused_with_the_reason(
     assets: Path, capsys: pytest.CaptureFixture[str]

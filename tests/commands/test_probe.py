@@ -12,6 +12,8 @@ from lightning_vocab.probing.recipe import Recipe
 from tests.conftest import NEW_TEXTS
 from tests.probing.planted import LOUD, write_recipe, write_texts
 
+pytestmark = pytest.mark.slow
+
 # One method under two names: Multivariate is Mean with noise 1.
 TWINS = ["Multivariate", '{"class_path": "Mean", "init_args": {"noise": 1.0}}']
 
@@ -31,7 +33,6 @@ def probed(tied_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_planted_bad_one_is_worse_and_the_same_one_twice_is_noise(probed: Path) -> None:
     told: Any = json.loads((probed / "probe.json").read_text())
     best, twin, loud = told["initializers"]
@@ -154,7 +155,6 @@ def test_a_missing_recipe_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Expected a recipe of fit: --config FILE." in said
 
 
-@pytest.mark.slow
 def test_defaults_and_the_recipes_own_are_probed_where_none_is_named(
     base_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

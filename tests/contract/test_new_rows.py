@@ -36,6 +36,7 @@ def make_equal(case: Case, id: int, other: int) -> None:
         rows[id] = rows[other].clone()
 
 
+@pytest.mark.slow
 def test_rows_of_equal_pieces_are_no_finding_before_training(clean: Case) -> None:
     clean.inputs["stage"] = "start"
     with_pieces(clean, {305: (40, 41), 306: (40, 40, 41, 41), 307: (50, 50)})

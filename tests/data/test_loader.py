@@ -89,6 +89,7 @@ QUICK_MOMENTS = {"max_epochs": ("at epoch ends", "after validation in an epoch")
 # fmt: on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "limit"),
     [
@@ -154,6 +155,7 @@ def fit_on_two_ranks(module: Reader, folder: Path, *callbacks: Checkpoint, **opt
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_resumed_ranks_see_the_batches_that_each_had_left(tmp_path: Path) -> None:
     whole = fit_on_two_ranks(Reader(), tmp_path / "whole", max_epochs=2)

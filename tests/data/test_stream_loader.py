@@ -68,6 +68,7 @@ def ids(batch: dict[str, Tensor]) -> list[list[int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_workers", "points"),
     [
@@ -178,6 +179,7 @@ def on_two_ranks(folder: Path, shards: list[Shard], num_workers: int, **options:
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("num_workers", [0, case(2, quick=False)])

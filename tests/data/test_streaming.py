@@ -58,6 +58,7 @@ def first_epochs(buffers: ShuffledBuffers, count: int) -> list[tuple[BufferPlace
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     sizes=SIZES,
     num_replicas=st.integers(1, 3),
@@ -78,6 +79,7 @@ def test_epoch_of_all_processes_has_every_document_once(
     assert sorted(found[0]) == sorted(found[1]) == texts
 
 
+@pytest.mark.slow
 @given(sizes=SIZES, buffer_size=st.integers(1, 30), number=st.integers(0, 3))
 def test_every_buffer_is_found_again_by_its_place(
     sizes: list[int], buffer_size: int, number: int
@@ -116,6 +118,7 @@ def test_process_without_a_document_is_told() -> None:
         next(buffers.read(BufferPlace()))
 
 
+@pytest.mark.slow
 def test_a_process_that_gets_the_blank_file_of_an_epoch_goes_on_with_the_next() -> None:
     blank = datasets.Dataset.from_dict({"text": [" "]}).to_iterable_dataset()
     shards, _ = in_memory([1])  # which of two processes reads it is drawn anew

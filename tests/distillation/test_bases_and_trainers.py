@@ -39,6 +39,7 @@ def new_ids(data: DistillationDataModule) -> list[int]:
     return list(data.expanded.expansion.new_ids)  # type: ignore[union-attr]  # it has grown
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*occur fewer than 4 times")
 @UNTIED_IS_QUICK
 def test_held_rows_stay_bit_for_bit_under_accumulation_clipping_and_decay(
@@ -60,6 +61,7 @@ def test_held_rows_stay_bit_for_bit_under_accumulation_clipping_and_decay(
             assert not moved.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tied", [case(False, quick=True, id="untied"), case(True, quick=False, id="tied")]
 )
@@ -83,6 +85,7 @@ def test_slots_amid_the_old_rows_are_taught_and_nothing_else_moves(tied: bool, t
             assert torch.equal(after[name], before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initializer", [case(Keep(), quick=True), case(None, quick=False)])
 @UNTIED_IS_QUICK
 def test_a_grown_base_goes_on_from_the_rows_that_were_exported(

@@ -24,6 +24,7 @@ def ready(tied_folder: str, text: Path) -> DistillationDataModule:
     return data
 
 
+@pytest.mark.slow
 def test_student_and_teacher_read_the_same_text(ready: DistillationDataModule) -> None:
     base = ready.base_tokenizer
     for batch in ready.train_dataloader():
@@ -45,6 +46,7 @@ def test_an_epoch_has_every_snippet_once(ready: DistillationDataModule) -> None:
     assert 0 < len(rows) <= 12 * 10
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_the_snippets_that_are_kept(
     ready: DistillationDataModule, tied_folder: str, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def write_seldom(folder: Path) -> None:
     write_lines(folder / "train.jsonl", [*TEXTS, *["zebra vivid zebra vivid"] * 9])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*occur fewer than 4 times")
 @pytest.mark.parametrize("output_loss", [case(True, quick=True), case(False, quick=False)])
 @UNTIED_IS_QUICK
@@ -165,6 +166,7 @@ def test_a_token_of_one_piece_with_its_row_has_no_loss_at_all(tied_folder: str, 
     assert module.training_step(batch, 0).item() == 0.0
 
 
+@pytest.mark.slow
 @UNTIED
 def test_the_output_loss_sends_no_gradient_into_the_hidden_states(
     base_folder: str, text: Path
@@ -186,6 +188,7 @@ def test_the_output_loss_sends_no_gradient_into_the_hidden_states(
     assert gradients[False][1:] == (None, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [case(1, quick=True), case(-2, quick=False)])
 def test_a_lower_layer_can_be_matched(layer: int, tied_folder: str, text: Path) -> None:
     figures = Figures()
@@ -193,6 +196,7 @@ def test_a_lower_layer_can_be_matched(layer: int, tied_folder: str, text: Path) 
     assert figures.steps[-1]["train/hidden_mse"] < figures.steps[0]["train/hidden_mse"]
 
 
+@pytest.mark.slow
 @UNTIED
 def test_a_run_resumed_within_an_epoch_ends_as_one_that_was_not(
     base_folder: str, text: Path
@@ -213,6 +217,7 @@ def test_a_run_resumed_within_an_epoch_ends_as_one_that_was_not(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", [case("bf16-mixed", quick=True), case("bf16-true", quick=False)]
 )
@@ -230,6 +235,7 @@ def test_it_trains_in_half_precision(precision: str, base_folder: str, text: Pat
     assert figures.steps[-1]["train/hidden_mse"] < figures.steps[0]["train/hidden_mse"]
 
 
+@pytest.mark.slow
 def test_dropout_touches_neither_student_nor_teacher(tied_folder: str, text: Path) -> None:
     module = make_module(tied_folder, text)
     data = make_data(tied_folder, text)

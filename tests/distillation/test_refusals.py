@@ -47,6 +47,7 @@ class Thaw(Callback):
         pl_module.requires_grad_(True)
 
 
+@pytest.mark.slow
 def test_a_callback_of_another_kind_that_unfreezes_is_refused(tied_folder: str, text: Path) -> None:
     trainer = make_trainer(text, Thaw())
     with pytest.raises(MisconfigurationException, match="more trainable parameters"):
@@ -54,6 +55,7 @@ def test_a_callback_of_another_kind_that_unfreezes_is_refused(tied_folder: str, 
     assert trainer.global_step == 0
 
 
+@pytest.mark.slow
 def test_validation_needs_neither_callbacks_nor_snippets(tied_folder: str, text: Path) -> None:
     data = make_data(tied_folder, text)
     data.prepare_data()

@@ -66,6 +66,7 @@ def test_every_snippet_holds_its_token_within_all_limits(
     assert found.tolist() == [min(4, flat.count(10)), min(4, flat.count(11))]
 
 
+@pytest.mark.slow
 @given(documents=DOCUMENTS, seed=st.integers(0, 5))
 def test_the_snippets_do_not_depend_on_how_the_text_is_stored(
     documents: list[list[int]], seed: int

@@ -48,7 +48,7 @@ class Chain(NamedTuple):
     scope="module",
     params=[
         case((True, Layout(2, 1)), quick=False, id="tied, data 2"),
-        case((False, Layout(1, 2)), quick=True, id="untied, rows 2"),
+        case((False, Layout(1, 2)), quick=False, id="untied, rows 2"),
         case((False, Layout(2, 1)), quick=False, id="untied, data 2"),
         case((True, Layout(1, 2)), quick=False, id="tied, rows 2"),
         case((True, Layout(2, 2)), quick=False, id="tied, data 2, rows 2"),

@@ -154,6 +154,7 @@ def test_the_order_of_targets_and_the_batches_change_nothing(form: Form) -> None
     torch.testing.assert_close(parts.coefficients, whole.coefficients)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize("form", [case("gram", quick=True), case("residual", quick=False)])
 def test_real_rows_are_rebuilt_in_float32_as_in_float64(form: Form, assets: Path) -> None:

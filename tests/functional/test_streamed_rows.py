@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_vocab.functional import RowBlock, linear_cross_entropy, token_nats
 from lightning_vocab.functional._row_part import RowPart
+from tests.conftest import case
 
 DIM = 5
 NUM_OLD, NUM_NEW = 13, 3
@@ -187,7 +188,7 @@ def test_float32_rows_are_rounded_to_the_products_dtype_for_the_targets_too() ->
     assert torch.equal(*gradients)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [case(False, quick=False), case(True, quick=True)])
 @pytest.mark.parametrize("trains", [False, True], ids=["evaluation", "training"])
 def test_no_buffer_grows_with_the_number_of_frozen_rows(
     monkeypatch: pytest.MonkeyPatch, autocast: bool, trains: bool

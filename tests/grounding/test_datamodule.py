@@ -62,6 +62,7 @@ def test_an_epoch_asks_every_pair_once_by_every_template_of_both_directions(
     assert sorted(answer.strip() for answer in answers) == sorted(descriptions * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "base_folder",
     [case(True, quick=False, id="tied"), case(False, quick=True, id="untied")],

@@ -69,6 +69,7 @@ class Start(Callback):
         self.rows = [rows.old.detach().clone(), rows.new.detach().clone()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initializer", [None, Keep()], ids=["none given", "Keep"])
 def test_on_the_exported_folder_the_rows_go_on_from_where_they_were(
     initializer: Keep | None, tied_folder: str, tmp_path: Path
@@ -90,6 +91,7 @@ def test_on_the_exported_folder_the_rows_go_on_from_where_they_were(
     assert not torch.equal(moved.new, rows.new)
 
 
+@pytest.mark.slow
 def test_a_report_on_the_exported_folder_judges_by_the_reference_of_the_first_base(
     tied_folder: str, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_run_resumed_within_an_epoch_sees_the_rows_that_were_left(
     assert rest.seen == whole.seen[3:]
 
 
+@pytest.mark.slow
 def test_a_run_resumed_within_an_epoch_ends_with_the_rows_of_an_uninterrupted_one(
     tied_folder: str, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ class Sharing(Recorder):
         torch.save(self.seen, self.folder / f"rank{self.global_rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_share_the_rows_of_an_epoch(tied_folder: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 1}

@@ -102,6 +102,7 @@ def test_a_file_that_is_cut_short_is_named(kept: int, tmp_path: Path) -> None:
         read_rows(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_an_encoder_decoder_is_refused_in_a_line(assets: Path, tmp_path: Path) -> None:
     shutil.copy(assets / "tokenizers/t5-small/config.json", tmp_path)

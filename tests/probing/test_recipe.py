@@ -65,6 +65,7 @@ def test_repeats_have_seeds_of_their_own_and_the_rest_is_the_recipes(tmp_path: P
         assert isinstance(fit.module.initializer, Mean)
 
 
+@pytest.mark.slow
 def test_the_recipes_own_initializer_and_checkpoint_are_told(tmp_path: Path) -> None:
     own = {"class_path": "lightning_vocab.initializers.Mean", "init_args": {"noise": 0.1}}
     config = recipe("demo", tmp_path)["model"] | {"initializer": own}

@@ -38,6 +38,7 @@ def scores(base: str, folder: Path, **val: Sources) -> dict[str, DocumentScores]
     return found
 
 
+@pytest.mark.slow
 def test_each_document_scores_what_it_scores_alone(tied_folder: str, tmp_path: Path) -> None:
     parts = {f"d{place}": write(tmp_path, f"d{place}", [DOCUMENTS[place]]) for place in range(5)}
     together = write(tmp_path, "all", DOCUMENTS)
@@ -48,6 +49,7 @@ def test_each_document_scores_what_it_scores_alone(tied_folder: str, tmp_path: P
     assert found["together"].num_bytes.tolist() == sizes
 
 
+@pytest.mark.slow
 def test_documents_of_several_files_of_one_source_are_kept_apart(
     tied_folder: str, tmp_path: Path
 ) -> None:

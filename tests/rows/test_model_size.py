@@ -77,6 +77,7 @@ def test_a_folder_without_a_config_says_nothing(tmp_path: Path) -> None:
     assert size == ModelSize(unknown_because=f"{str(tmp_path)!r} has no config.json")
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     config = T5Config(vocab_size=50, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=16)
     path = folder(config, tmp_path)

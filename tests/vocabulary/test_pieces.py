@@ -75,6 +75,7 @@ def test_the_teacher_reads_the_base_cut_whatever_the_merges_are(
     assert in_pieces(grown, text) == base_cut(BASE, text)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     "name",

@@ -31,6 +31,7 @@ def surfaces(grown: ExpandedTokenizer) -> list[str]:
     return [token.surface for token in grown.expansion.tokens]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(

@@ -80,6 +80,7 @@ def test_parts_of_characters_are_kept_only_on_the_way_to_whole_tokens(
     }
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(texts=CORPORA, number=st.integers(1, 12))
 def test_whole_tokens_are_the_first_of_unrestricted_training(texts: list[str], number: int) -> None:

@@ -64,6 +64,7 @@ def test_every_size_has_the_tokens_of_a_tokenizer_of_that_size(
     check_size(base, grown, other, size)
 
 
+@pytest.mark.slow
 @given(learned=TEXTS, other=TEXTS, size=st.integers(0, 8))
 def test_every_size_is_exact_where_characters_become_tokens_first(
     learned: list[str], other: list[str], size: int

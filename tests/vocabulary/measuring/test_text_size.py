@@ -39,6 +39,7 @@ def counted(text: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(texts)
 @example(["", "a\r", "\nb", ""])

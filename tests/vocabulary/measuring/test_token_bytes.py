@@ -75,6 +75,7 @@ def test_special_tokens_are_no_bytes_and_protocol_tokens_are_their_content() -> 
     assert counted(grown, sizes, "a<|sensor|>b") == 12
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     "name",

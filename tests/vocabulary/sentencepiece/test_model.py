@@ -57,6 +57,7 @@ def pair(grown: ExpandedTokenizer) -> tuple[Tokenizer, Any]:
 TEXTS = st.text("thequickzebra. ภาษไยชติ\n中", max_size=40).filter(lambda text: "  " not in text)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -236,6 +237,7 @@ def test_unigram_scores_that_single_precision_loses_are_refused(tmp_path: Path) 
 REAL = ("tokenizers/llama2", "lm/stories260K", "tokenizers/storyllamas-4096")
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize("name", [case(each, quick=each == REAL[1]) for each in REAL])
 def test_real_bases_differ_no_more_from_sentencepiece_than_before(name: str, assets: Path) -> None:

@@ -103,6 +103,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @KINDS
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(text=TEXTS)
@@ -197,6 +198,7 @@ class Case:
     slots: int
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     "case",

@@ -355,6 +355,7 @@ def test_t5_keeps_english_and_gives_thai_back(
     assert cut(base, "ขอบคุณครับ")[2] == "<unk>"
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_t5_keeps_its_class_its_ids_and_its_rows(
     t5: tuple[PreTrainedTokenizerBase, ExpandedTokenizer], tmp_path: Path

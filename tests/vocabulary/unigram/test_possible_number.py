@@ -19,6 +19,7 @@ WORDS = st.lists(SYLLABLES, min_size=1, max_size=4).map("".join)
 TEXTS = st.lists(WORDS, min_size=1, max_size=40).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(derandomize=True)
 @given(TEXTS, st.integers(1, 3), st.sampled_from([2, 4, 32]), st.booleans())
 def test_as_many_tokens_as_the_error_names_are_found(

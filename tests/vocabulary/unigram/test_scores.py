@@ -43,6 +43,7 @@ def vocabularies(draw: st.DrawFn) -> tuple[dict[str, float], list[str], list[flo
     return old, new, [draw(st.floats(-30, -1)) for _ in new]
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60)
 @given(vocabularies(), TEXTS)
 def test_no_text_gets_more_tokens_and_none_loses_a_character(
@@ -70,6 +71,7 @@ def test_every_new_token_is_the_cut_of_its_own_string(
     assert cut(grown, new) == [[token] for token in new]
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60)
 @given(st.lists(st.floats(-16, -2, width=32), min_size=12, max_size=12, unique=True), TEXTS)
 def test_text_without_new_tokens_is_cut_as_before(values: list[float], texts: list[str]) -> None:
