@@ -211,6 +211,7 @@ def test_loaders_before_setup_are_refused(place: Path) -> None:
         VocabDataModule(**arguments(place)).train_dataloader()
 
 
+@pytest.mark.slow
 def test_growth_is_on_the_text_that_is_named_for_it(place: Path, tmp_path: Path) -> None:
     read: list[str] = []
 

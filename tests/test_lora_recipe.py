@@ -262,6 +262,7 @@ def test_the_recipe_runs_through_both_stages_in_its_own_precision(
     assert still == {name for name in after if "norm" in name}
 
 
+@pytest.mark.slow
 def test_adapters_of_a_half_precision_base_are_float32(tied_folder: str) -> None:
     module = LoRAExpansionModule(base=tied_folder, dtype="bfloat16")
     module.configure_model()

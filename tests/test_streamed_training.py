@@ -76,6 +76,7 @@ def test_run_grows_checks_and_trains_on_text_of_which_nothing_is_kept(
     assert all(NEW_TEXTS[0].encode() not in place.read_bytes() for place in kept)
 
 
+@pytest.mark.slow
 def test_text_that_is_streamed_may_be_validated_on(tied_folder: str, tmp_path: Path) -> None:
     text = str(tmp_path / "text")
     data = make_data(tied_folder, tmp_path, val={"same": text}, extend_on=text)

@@ -101,6 +101,7 @@ def test_a_failure_stops_the_run_before_its_first_step(
     assert "divisible" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failure_is_only_shown_where_it_shall_not_stop_the_run(
     tied_folder: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_the_reference_does_not_move_with_the_model(
     assert torch.equal(first.state_dict()["space"], space)
 
 
+@pytest.mark.slow
 def test_loggers_and_callback_metrics_get_both_measurements(
     tied_folder: str, pairs: str, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_the_table_says_both_and_the_old_rows(tied_folder: str, pairs: str, tmp_
     assert not any("num" in name for name in lines)
 
 
+@pytest.mark.slow
 def test_a_later_fit_on_text_is_judged_by_a_file_of_pairs(
     tied_folder: str, pairs: str, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_only_a_sample_of_many_pairs_is_judged(
     assert report.after["rsa_states_num_tokens_input"] == 5
 
 
+@pytest.mark.slow
 def test_tokens_of_one_description_are_judged_together_in_a_sample(
     tied_folder: str, tmp_path: Path
 ) -> None:

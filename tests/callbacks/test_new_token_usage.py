@@ -191,6 +191,7 @@ def test_a_second_fit_counts_anew_and_a_checkpoint_without_counts_is_named(
         fit(tmp_path, tied_folder, expansion_folder, NewTokenUsage(), ckpt_path=bare)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*stood in no training batch")
 @UNTIED_IS_QUICK
 def test_the_end_lists_the_rarest_rows_with_the_text_of_their_tokens(
@@ -222,6 +223,7 @@ def test_the_end_leaves_a_figure_beside_the_csv_and_in_tensorboard(
     assert images.Tags()["images"] == ["usage/figure"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*stood in no training batch")
 @UNTIED_IS_QUICK
 def test_a_loss_that_is_not_streamed_is_said_to_have_no_adoption_once(

@@ -124,6 +124,7 @@ def test_resume_equals_uninterrupted_under_accumulation(stop: int, tmp_path: Pat
     assert is_same(resumed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "after_validation"),
     [

@@ -56,6 +56,7 @@ def make_data(place: Path, base: str, layout: Any = "packed") -> VocabDataModule
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_an_epoch_counts_every_byte_of_the_text_and_every_token_once(
     layout: str, tmp_path: Path, tied_folder: str

@@ -46,6 +46,7 @@ def test_rows_of_equal_pieces_are_no_finding_before_training(clean: Case) -> Non
     assert "3 of equal pieces alike" in of_the_new_rows(clean, "pass")[-1].found
 
 
+@pytest.mark.slow
 def test_rows_of_other_pieces_are_a_warning_before_training(clean: Case) -> None:
     clean.inputs["stage"] = "start"
     with_pieces(clean, {305: (40, 41), 306: (40, 41, 41)})

@@ -133,6 +133,7 @@ def test_resuming_a_resumed_run_still_keeps_the_order(tmp_path: Path) -> None:
     assert rest.seen == whole.seen[6:]
 
 
+@pytest.mark.slow
 def test_batches_that_workers_fetched_ahead_are_not_lost(tmp_path: Path) -> None:
     whole = Reader()
     quiet_trainer(tmp_path, max_epochs=2).fit(whole)

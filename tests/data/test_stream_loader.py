@@ -138,6 +138,7 @@ MOMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 # The resumed run keeps its checkpoints in a folder of its own.
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -148,6 +148,7 @@ def test_packed_document_begins_with_the_bos_that_the_tokenizer_adds_itself() ->
     assert rows == [{"input_ids": [bos, *ids_of("the cat"), END]}]
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_rows(tmp_path: Path) -> None:
     texts = documents(*TEXTS, LONG)
     layout = Layout("whole", 8, 2)

@@ -39,6 +39,7 @@ def test_student_and_teacher_read_the_same_text(ready: DistillationDataModule) -
                     assert ready.tokenizer.decode(mine[: place + 1]) == read
 
 
+@pytest.mark.slow
 def test_an_epoch_has_every_snippet_once(ready: DistillationDataModule) -> None:
     loader = ready.train_dataloader()
     rows = [row for batch in loader for row in batch["input_ids"]]
@@ -63,6 +64,7 @@ def test_a_second_run_reads_the_snippets_that_are_kept(
         make_data(tied_folder, text, snippet_length=9).prepare_data()
 
 
+@pytest.mark.slow
 def test_tokens_that_occur_too_seldom_are_named_and_read_as_pieces(
     tied_folder: str, text: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_the_losses_are_the_formula_in_float64(base_folder: str, text: Path) -> 
     assert loss == pytest.approx(1.5 * mse, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_token_of_one_piece_with_its_row_has_no_loss_at_all(tied_folder: str, text: Path) -> None:
     write_lines(text / "train.jsonl", ["the <|x|> cat <|x|> sat"] * 4)
     data = make_data(tied_folder, text, extender=AddTokens(["<|x|>"]))

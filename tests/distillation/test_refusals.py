@@ -93,6 +93,7 @@ def test_a_layer_that_the_base_lacks_is_refused_before_any_work(
     assert not has_done_work(text)
 
 
+@pytest.mark.slow
 def test_where_the_config_names_no_layers_the_model_is_asked(
     tied_folder: str, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_base_that_is_not_there_is_named(text: Path) -> None:
         check_layer_of_base(1, str(text / "nowhere"))
 
 
+@pytest.mark.slow
 def test_a_model_without_hidden_states_is_refused(
     tied_folder: str, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_another_seed_draws_other_snippets() -> None:
     assert first != second
 
 
+@pytest.mark.slow
 def test_every_occurrence_is_drawn_equally_often() -> None:
     # 3 of 10 occurrences in each of 500 draws: 150 +- 10 (one standard deviation) for each.
     stream = make_stream([[10]] * 6, [[10]] * 4)

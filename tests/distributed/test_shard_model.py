@@ -229,5 +229,6 @@ def bytes_held() -> tuple[int, int]:
     return len(old), old.untyped_storage().nbytes()
 
 
+@pytest.mark.slow
 def test_a_rank_holds_its_own_rows_and_no_more() -> None:
     assert on_ranks(2, bytes_held) == [(21, 21 * 32 * 8), (20, 20 * 32 * 8)]

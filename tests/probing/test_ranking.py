@@ -67,6 +67,7 @@ def test_repeats_widen_the_interval_like_a_mean_of_them() -> None:
     assert width == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     num_bytes, held = torch.full((50,), 10), 0
     for seed in range(100):

@@ -92,6 +92,7 @@ def test_overrides_that_fit_does_not_take_are_refused(
         read(tmp_path, *overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "on", "message"),
     [

@@ -29,6 +29,7 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_rows"), BASES)
 def test_a_trained_base_keeps_its_logits_and_its_export_agrees(
     name: str, num_rows: int, assets: Path, tmp_path: Path

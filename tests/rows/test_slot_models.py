@@ -64,6 +64,7 @@ def test_exactly_the_rows_of_the_slots_are_made_anew(
     assert loaded.config.vocab_size == 306
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_padded_rows_of_a_real_model_look_untrained_and_are_filled(
     assets: Path, tmp_path: Path

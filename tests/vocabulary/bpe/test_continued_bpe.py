@@ -272,6 +272,7 @@ def test_a_byte_level_vocabulary_without_all_bytes_is_refused(
         ContinuedBPE(1).extend(PreTrainedTokenizerFast(tokenizer_object=small), ["ab"])
 
 
+@pytest.mark.slow
 def test_only_words_of_the_scripts_give_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = ["the other other word", "ภาษาไทย ภาษาไทย", "mixภาษา mixภาษา", "!!!! !!!!"] * 5
     grown = ContinuedBPE(12, scripts=["Thai"]).extend(tokenizer, texts)

@@ -55,6 +55,7 @@ def check_size(
     assert curve.counts_at(size).tolist() == [counts[i] for i in grown.expansion.new_ids[:size]]
 
 
+@pytest.mark.slow
 @given(learned=TEXTS, other=TEXTS, size=st.integers(0, 8))
 def test_every_size_has_the_tokens_of_a_tokenizer_of_that_size(
     learned: list[str], other: list[str], size: int

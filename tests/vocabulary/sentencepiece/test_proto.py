@@ -46,6 +46,7 @@ def test_a_file_whose_pieces_were_edited_is_read() -> None:
     assert len(parse_model(proto.SerializeToString(), "edited.model").pieces) == 301
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_are_read_whole_and_refused_when_cut(name: str, assets: Path) -> None:

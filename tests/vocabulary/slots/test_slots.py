@@ -231,6 +231,7 @@ def test_a_spelling_that_comes_back_is_an_error(tokenizer: PreTrainedTokenizerFa
         check_gone(read_state(tokenizer), [Slot(0, "<|end|>", RESERVED)])
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     ("folder", "rows", "counts"),

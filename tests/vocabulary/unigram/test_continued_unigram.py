@@ -161,6 +161,7 @@ def test_rare_tokens_are_not_added() -> None:
     assert caught.value.possible == 1
 
 
+@pytest.mark.slow
 def test_only_words_of_the_scripts_give_tokens() -> None:
     grown = ContinuedUnigram(9, scripts=["Thai"]).extend(make_unigram_tokenizer(), CORPUS * 3)
     letters = {char for token in grown.expansion.tokens for char in token.token}

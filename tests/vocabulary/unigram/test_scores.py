@@ -60,6 +60,7 @@ def test_no_text_gets_more_tokens_and_none_loses_a_character(
         assert len(ours) <= len(shifted) <= len(theirs)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60)
 @given(vocabularies())
 def test_every_new_token_is_the_cut_of_its_own_string(
