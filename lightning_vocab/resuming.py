@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
@@ -85,7 +86,7 @@ def _place_steps(optimizer: Optimizer, group: Mapping[str, Any]) -> None:
     for parameter in group["params"]:
         state = optimizer.state.get(parameter, {})
         if isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].to(parameter.device)
+            state["step"] = state["step"].to(parameter.device, torch.float32)  # as torch has it
 
 
 def _name(group: Mapping[str, Any], index: int) -> str:

@@ -19,7 +19,7 @@ def test_scaled_gradients_are_unscaled_before_they_are_clipped(is_fused: bool) -
         scaler = GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
         for _ in range(2):
             optimizer.zero_grad()
-            scaler.scale(weight.square().sum()).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(weight.square().sum()).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_([weight], 1.0)
             assert 4.0 < float(norm) < 8.0  # of 2 * weight: nothing of the scale is left in it

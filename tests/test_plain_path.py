@@ -139,7 +139,7 @@ def test_a_fused_optimizer_steps_on_clipped_gradients(
     states = []
     for is_fused in (True, False):
         module = make_module(base_folder, expansion_folder)
-        module.optimizer_callable = lambda groups, is_fused=is_fused: torch.optim.AdamW(  # type: ignore[misc]
+        module.optimizer_callable = lambda groups, is_fused=is_fused: torch.optim.AdamW(  # type: ignore[misc]  # mypy cannot infer it
             groups,
             eps=1.0,  # a step in proportion to the gradient, so that the clipping shows
             fused=is_fused or None,

@@ -159,7 +159,7 @@ class StreamedRows:
         )
         buffers = self._buffers(states)
         share = Share.joined([self._score(*group, buffers) for group in groups])
-        del buffers  # gone while rows that train are scored
+        del buffers  # before the next tensors of that size are made
         if share.pull is None:
             return share
         return share._replace(target_pull=self._target_pull(columns, share.target_logit))
@@ -171,7 +171,8 @@ class StreamedRows:
             return _Buffers(products, products[:0], products[:0])
         at_once = min(num_positions, self._at_once)
         logits = states.new_empty(at_once * self._num_rows, dtype=self.sums)
-        return _Buffers(products, logits, states.new_empty(states[:num_positions].numel()))
+        pull = states.new_empty(states[:num_positions].numel() * self.needs_pull)
+        return _Buffers(products, logits, pull)
 
     def _score(self, states: Tensor, columns: Tensor, buffers: _Buffers) -> Share:
         """The share of no more positions than the buffers are for."""

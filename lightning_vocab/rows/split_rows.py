@@ -70,7 +70,8 @@ class SplitRows(nn.Module):
         num_rows = _num_rows(old, new, new_ids, padding)
         _check_biases((old, new, padding), (old_bias, new_bias, padding_bias))
         self.old = old
-        self.new = nn.Parameter(_at_least_float32(new))
+        # Contiguous: torch's fused optimizers on a CPU take that for granted.
+        self.new = nn.Parameter(_at_least_float32(new).contiguous())
         self.old_bias = old_bias
         self.new_bias = None if new_bias is None else nn.Parameter(_at_least_float32(new_bias))
         self.register_buffer("new_ids", new_ids)

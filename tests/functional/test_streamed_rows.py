@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from lightning_vocab.functional import RowBlock, linear_cross_entropy, token_nats
 from lightning_vocab.functional._row_part import RowPart
+from lightning_vocab.functional._streamed_rows import StreamedRows
 from tests.conftest import case
 
 DIM = 5
@@ -208,6 +210,30 @@ def test_no_buffer_grows_with_the_number_of_frozen_rows(
             torch.autograd.backward(loss)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 0 < largest <= 4 * 2**12
+
+
+def test_buffers_of_streamed_rows_are_gone_when_rows_that_train_are_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+    make, products = StreamedRows._buffers, RowPart.products
+
+    def noted(self: StreamedRows, states: Tensor) -> Any:
+        buffers = make(self, states)
+        made.extend(weakref.ref(buffer) for buffer in buffers)
+        return buffers
+
+    def watched(self: RowPart, states: Tensor) -> Tensor:
+        alive.extend(buffer() is not None for buffer in made)
+        return products(self, states)
+
+    monkeypatch.setattr(StreamedRows, "_buffers", noted)
+    monkeypatch.setattr(RowPart, "products", watched)
+    old, new = torch.randn(NUM_OLD, DIM), torch.randn(NUM_NEW, DIM, requires_grad=True)
+    hidden = torch.randn(4, DIM, requires_grad=True)
+    linear_cross_entropy(hidden, torch.arange(4), [RowBlock(old), RowBlock(new)])
+    assert alive == [False] * 3
 
 
 @given(st.data())

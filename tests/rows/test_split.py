@@ -188,6 +188,14 @@ def test_parts_that_do_not_fit_are_refused(
         SplitRows(nn.Parameter(torch.zeros(5, 4)), new, torch.tensor(ids), padding)
 
 
+def test_new_rows_are_stored_row_after_row_whatever_they_were_made_of() -> None:
+    old = nn.Parameter(torch.zeros(4, 3))
+    for new in (torch.ones(1, 3).expand(2, 3), torch.arange(12.0).view(2, 6)[:, ::2]):
+        rows = SplitRows(old, new, torch.tensor([4, 5]), torch.zeros(0, 3))
+        assert rows.new.is_contiguous()
+        assert torch.equal(rows.new, new)
+
+
 def test_half_a_bias_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected lengths \[5, 1, 0\], got \[5, None, None\]"):
         SplitRows(
