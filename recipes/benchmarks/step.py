@@ -29,11 +29,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import head_floor
+import memory_of_call
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lightning_vocab.base import enable_checkpointing
 from lightning_vocab.functional import linear_cross_entropy
 from lightning_vocab.functional.linear_cross_entropy import CHUNK_SIZE
 from lightning_vocab.functional.loss_kernels import loss_of_kernel
@@ -75,6 +76,8 @@ def make_model(args: argparse.Namespace) -> LlamaForCausalLM:
         tie_word_embeddings=shape.tied,
     )
     model = LlamaForCausalLM(config).to(getattr(torch, args.dtype))
+    if args.checkpointing:
+        enable_checkpointing(model)
     return model.to(args.device).requires_grad_(args.stage == 2)
 
 
@@ -233,21 +236,12 @@ def added_megabytes(args: argparse.Namespace, way: str) -> float:
     """Memory that a step adds to what the model takes, in MiB; a second step, so with AdamW."""
     load_libraries(args, way)
     step, batch = WAYS[way](args), make_batch(args)
-    if args.device == "cuda":
-        before = torch.cuda.memory_allocated() / 2**20
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    step(batch)
-    step(batch)
-    on_gpu = args.device == "cuda"
-    return (torch.cuda.max_memory_allocated() / 2**20 if on_gpu else status("VmHWM")) - before
 
+    def two_steps() -> None:
+        step(batch)
+        step(batch)
 
-def status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith(name))
+    return memory_of_call.megabytes(two_steps, args.device)
 
 
 def in_process(way: str, arguments: list[str], *, keeps_freed: bool = False) -> float:
@@ -271,6 +265,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--time", type=int, default=256)
     parser.add_argument("--chunk-size", type=int, default=CHUNK_SIZE)
     parser.add_argument("--fused", choices=["ours", "all", "none"], default="ours", help="AdamW of")
+    parser.add_argument("--checkpointing", action="store_true", help="of the layers, in all ways")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keep-freed", action="store_true", help="memory as glibc keeps it")
     parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
